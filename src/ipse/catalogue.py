@@ -22,6 +22,10 @@ STATUSES = ("works", "experimental")
 """``works``: its evidence shows what `works_means` asks for; ``experimental``: it runs, but that is not shown yet."""
 
 
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+"""Where the benchmarks of a source tree write; an installed package has no such folder."""
+
+
 @dataclass(frozen=True)
 class System:
     """A published method and what shows that it works here.
@@ -158,7 +162,7 @@ def figures(results: str | os.PathLike[str] | None = None) -> dict[str, dict[str
     DataError
         If a file is damaged, or two files hold a figure of one name.
     """
-    folder = Path(results) if results is not None else Path(__file__).parents[2] / "benchmarks" / "results"
+    folder = Path(results) if results is not None else RESULTS
     found: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.glob("*.json")):
         try:
