@@ -365,10 +365,14 @@ def save_png(
     ------
     ImageError
         ``unwritable`` if the file cannot be written there.
+    ValueError
+        If a keyword is not one.
     """
     picture = image if isinstance(image, Image.Image) else Image.fromarray(read_image(image))
     info = PngImagePlugin.PngInfo()
     for key, value in (metadata or {}).items():
+        if not 1 <= len(key.encode("latin-1")) <= 79:
+            raise ValueError(f"A PNG keyword has 1 to 79 characters, not {len(key)}: {key[:80]!r}.")
         info.add_text(key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True))
     try:
         with atomic_write(path) as file:
