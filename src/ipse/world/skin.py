@@ -1,0 +1,360 @@
+"""The skin of the head, painted: what the geometry does not carry.
+
+The texture lives on a cylinder around the template's head, so that one set of painted regions (lips, brows, beard, cheeks,
+hairline …) serves every person: the mesh's fixed topology carries them to each face. Colors are linear reflectances.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from ipse.world.body import body
+from ipse.world.look import Look, beard_color, hair_color
+from ipse.world.parts import LABEL
+from ipse.world.person import Mark, Person
+
+WIDTH, HEIGHT = 512, 384
+TOP, BOTTOM = 0.865, 0.575
+"""Template heights (meters) of the texture's upper and lower edge."""
+AXIS_Z = 0.035
+"""The cylinder's axis stands at x = 0 and this z of the template."""
+
+# Diffuse reflectance (sRGB, 0..255) at Monk tones 1..10: ordered as the Monk scale's swatches, as skin measures under neutral light
+# rather than as the swatches print.
+_TONES = np.array(
+    [
+        (240, 206, 188),
+        (234, 196, 174),
+        (226, 184, 159),
+        (214, 168, 139),
+        (196, 148, 117),
+        (170, 122, 92),
+        (142, 98, 72),
+        (112, 76, 56),
+        (84, 57, 44),
+        (62, 43, 35),
+    ],
+    float,
+)
+
+
+def to_linear(rgb: np.ndarray | tuple[float, float, float]) -> np.ndarray:
+    """sRGB 0..1 to linear light."""
+    c = np.asarray(rgb, np.float32)
+    return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4).astype(np.float32)
+
+
+def tone_color(tone: float, undertone: float = 0.0) -> np.ndarray:
+    """Linear diffuse reflectance (3,) of a skin tone (1..10); `undertone` -1 cool to 1 warm."""
+    srgb = np.array([np.interp(tone, range(1, 11), _TONES[:, c]) for c in range(3)]) / 255
+    return to_linear(np.clip(srgb * (1 + undertone * np.array([0.0, 0.012, -0.05])), 0, 1))
+
+
+def texture_coordinates(points: np.ndarray) -> np.ndarray:
+    """(N, 2) texture coordinates in 0..1 of (N, 3) template points: azimuth, stretched toward the face, and height."""
+    azimuth = np.arctan2(points[:, 0], points[:, 2] - AXIS_Z)
+    u = 0.5 + 0.5 * (0.6 * np.sin(azimuth / 2) + 0.4 * azimuth / np.pi)
+    v = (TOP - points[:, 1]) / (TOP - BOTTOM)
+    return np.stack([u, v], 1).astype(np.float32)
+
+
+@lru_cache(maxsize=1)
+def canvas() -> dict[str, np.ndarray]:
+    """Template geometry behind every texel: `point` (H, W, 3), masks `lips`, `eyelids`, `face` (H, W), and noise fields.
+
+    Noise fields have zero mean, unit deviation and wrap around at all edges, so that rolling one gives another.
+    """
+    b = body()
+    coordinates = texture_coordinates(b.template)
+    triangles = b.triangles[b.triangles_of("body")]
+    inside = (b.mask("inside_mouth") > 0.5) | (b.mask("ears") > 0.5)
+    top = b.template[triangles, 1].min(1)
+    u = coordinates[triangles, 0]
+    triangles = triangles[(top > BOTTOM - 0.03) & ~inside[triangles].any(1) & (np.ptp(u, axis=1) < 0.5)]
+    # Outer surfaces win: scatter triangles from the axis outward, interpolating at texel centers.
+    radius = np.hypot(b.template[:, 0], b.template[:, 2] - AXIS_Z)
+    values = np.concatenate(
+        [b.template, b.mask("lips")[:, None], b.mask("eyelids")[:, None], b.mask("face")[:, None]], 1
+    ).astype(np.float32)
+    grid = np.full((HEIGHT, WIDTH, values.shape[1]), np.nan, np.float32)
+    xy = coordinates * (WIDTH, HEIGHT)
+    for t in triangles[np.argsort(radius[triangles].mean(1), kind="stable")]:
+        (ax, ay), (bx, by), (cx, cy) = xy[t]
+        x0, x1 = int(np.ceil(min(ax, bx, cx) - 0.5)), int(np.floor(max(ax, bx, cx) - 0.5))
+        y0, y1 = max(int(np.ceil(min(ay, by, cy) - 0.5)), 0), min(int(np.floor(max(ay, by, cy) - 0.5)), HEIGHT - 1)
+        area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
+        if x0 > x1 or y0 > y1 or abs(area) < 1e-9:
+            continue
+        px, py = np.meshgrid(np.arange(x0, x1 + 1) + 0.5, np.arange(y0, y1 + 1) + 0.5)
+        wa = ((bx - px) * (cy - py) - (by - py) * (cx - px)) / area
+        wb = ((cx - px) * (ay - py) - (cy - py) * (ax - px)) / area
+        wc = 1 - wa - wb
+        hit = (wa >= 0) & (wb >= 0) & (wc >= 0)
+        if hit.any():
+            rows, columns = py[hit].astype(int), px[hit].astype(int) % WIDTH
+            grid[rows, columns] = np.stack([wa[hit], wb[hit], wc[hit]], 1) @ values[t]
+    # Texels that no triangle covers (the crown, the seam) take their cylinder point.
+    empty = np.isnan(grid[..., 0])
+    u = (np.arange(WIDTH) + 0.5) / WIDTH
+    fine = np.linspace(-np.pi, np.pi, 4001)
+    azimuth = np.interp(u, 0.5 + 0.5 * (0.6 * np.sin(fine / 2) + 0.4 * fine / np.pi), fine)
+    y = TOP - (np.arange(HEIGHT) + 0.5) / HEIGHT * (TOP - BOTTOM)
+    cylinder = np.zeros_like(grid)
+    cylinder[..., 0] = 0.08 * np.sin(azimuth)
+    cylinder[..., 1] = y[:, None]
+    cylinder[..., 2] = AXIS_Z + 0.08 * np.cos(azimuth)
+    grid[empty] = cylinder[empty]
+
+    rng = np.random.default_rng(20_000)
+
+    def noise(sigma: float) -> np.ndarray:
+        field = gaussian_filter(rng.standard_normal((HEIGHT, WIDTH)), sigma, mode="wrap")
+        return (field / field.std()).astype(np.float32)
+
+    return {
+        "point": grid[..., :3],
+        "azimuth": np.broadcast_to(azimuth.astype(np.float32), (HEIGHT, WIDTH)),
+        "lips": gaussian_filter(grid[..., 3], 1.2),
+        "eyelids": gaussian_filter(grid[..., 4], 0.8),
+        "face": gaussian_filter(grid[..., 5], 2.0),
+        "coarse": noise(24),
+        "medium": noise(7),
+        "fine": noise(2),
+        "pores": noise(0.8),
+        "hairs": noise(0.7),
+    }
+
+
+def smoothstep(low: float, high: float, x: np.ndarray) -> np.ndarray:
+    """0 below `low`, 1 above `high`, smooth between."""
+    t = np.clip((x - low) / (high - low), 0, 1)
+    return t * t * (3 - 2 * t)
+
+
+def blob(point: np.ndarray, center: tuple[float, float, float], size: tuple[float, float, float]) -> np.ndarray:
+    """A soft spot on both sides of the face: 1 at `center` (and its mirror image), falling off with `size` (meters)."""
+    x = (np.abs(point[..., 0]) - center[0]) / size[0]
+    y = (point[..., 1] - center[1]) / size[1]
+    z = (point[..., 2] - center[2]) / size[2]
+    return np.exp(-0.5 * (x * x + y * y + z * z))
+
+
+def scalp(point: np.ndarray, recession: float = 0.0) -> np.ndarray:
+    """How far inside the hairy scalp template points (..., 3) lie, in meters: positive is hair, negative is skin."""
+    azimuth = np.abs(np.degrees(np.arctan2(point[..., 0], point[..., 2] - AXIS_Z)))
+    back = recession * 0.035
+    line = np.interp(
+        azimuth,
+        [0, 25, 45, 60, 72, 84, 95, 118, 135, 155, 180],
+        [
+            0.8045 + 0.6 * back,
+            0.803 + 0.9 * back,
+            0.790 + 1.3 * back,
+            0.770 + 0.8 * back,
+            0.738,
+            0.732,
+            0.752,
+            0.735,
+            0.680,
+            0.655,
+            0.650,
+        ],
+    )
+    return point[..., 1] - line
+
+
+def beard_zone(point: np.ndarray, style: str) -> np.ndarray:
+    """0..1: where the beard `style` (``stubble``, ``full``, ``moustache``, ``goatee``) grows, at template points."""
+    x, y, z = np.abs(point[..., 0]), point[..., 1], point[..., 2]
+    mouth_gap = smoothstep(0.0, 0.006, np.hypot((x - 0.0) / 1.9, (y - 0.6605)) - 0.0105)
+    moustache = (
+        smoothstep(0.668, 0.672, y) * smoothstep(0.687, 0.680, y + 0.10 * x) * smoothstep(0.034, 0.026, x) * (z > 0.1)
+    )
+    around = smoothstep(0.034, 0.024, x) * smoothstep(0.664, 0.650, y) * (z > 0.07) * smoothstep(0.6, 0.612, y)
+    if style == "moustache":
+        return moustache
+    if style == "goatee":
+        side = smoothstep(0.022, 0.026, x) * smoothstep(0.036, 0.031, x) * (y < 0.68) * (z > 0.1)
+        return np.maximum(np.maximum(moustache, around), side) * mouth_gap
+    # Upper edge: from the sideburn down over the cheek to the corner of the moustache.
+    edge = np.interp(x, [0.0, 0.026, 0.04, 0.055, 0.066, 0.09], [0.684, 0.682, 0.676, 0.690, 0.725, 0.735])
+    cheek = smoothstep(0.004, -0.004, y - edge) * (z > 0.035) * smoothstep(0.598, 0.612, y)
+    return cheek * mouth_gap
+
+
+@lru_cache(maxsize=1)
+def zones() -> dict[str, np.ndarray]:
+    """Painted regions that are the same for everybody, (H, W) float32 each: the mesh carries them to each face."""
+    c = canvas()
+    point = c["point"]
+    x, y, z = np.abs(point[..., 0]), point[..., 1], point[..., 2]
+    medium = c["medium"]
+
+    blood = (
+        0.9 * blob(point, (0.040, 0.690, 0.125), (0.018, 0.016, 0.05))
+        + 0.9 * blob(point, (0.0, 0.688, 0.168), (0.012, 0.012, 0.03))
+        + 0.35 * blob(point, (0.0, 0.625, 0.14), (0.016, 0.010, 0.04))
+        + 0.3 * blob(point, (0.022, 0.676, 0.15), (0.008, 0.010, 0.03))
+    )
+    rows = np.cos((y + 0.0016 * c["coarse"] + 0.0007 * medium - 0.768) / 0.0088 * 2 * np.pi)
+    forehead = smoothstep(0.55, 1.0, rows) * smoothstep(0.762, 0.768, y) * smoothstep(0.800, 0.790, y)
+    forehead = forehead * smoothstep(0.045, 0.02, x) * (z > 0.08)
+    dx, dy = x - 0.047, y - 0.727
+    reach = np.hypot(dx, dy)
+    crow = smoothstep(0.6, 1.0, np.cos(np.arctan2(dy, dx) * 11 + 0.7 * medium)) * (dx > 0)
+    crow = crow * smoothstep(0.003, 0.007, reach) * smoothstep(0.024, 0.012, reach)
+    under = np.exp(-(((y - 0.7125 - 3.0 * (x - 0.031) ** 2) / 0.0011) ** 2))
+    under = under * blob(point, (0.031, 0.712, 0.13), (0.012, 0.02, 0.05))
+    fold_x = np.interp(y, [0.640, 0.655, 0.668, 0.684], [0.0355, 0.0335, 0.028, 0.0195])
+    nasolabial = np.exp(-(((x - fold_x) / 0.0016) ** 2)) * smoothstep(0.638, 0.648, y) * smoothstep(0.688, 0.682, y)
+    lines = 0.55 * forehead + 0.6 * crow + 0.7 * under + 0.8 * nasolabial * (z > 0.1)
+
+    oil = blob(point, (0.0, 0.700, 0.165), (0.010, 0.022, 0.03)) + blob(point, (0.0, 0.783, 0.15), (0.03, 0.014, 0.04))
+    made = {
+        "blood": blood,
+        "socket": blob(point, (0.030, 0.716, 0.135), (0.014, 0.007, 0.03)),
+        "inner": 0.22 * blob(point, (0.020, 0.735, 0.13), (0.008, 0.010, 0.02)),
+        "freckles": (blob(point, (0.028, 0.700, 0.14), (0.030, 0.022, 0.06)) + 0.35 * c["face"]).clip(0, 1),
+        # A line is a dark valley beside a bright ridge.
+        "lines": gaussian_filter(lines, 0.7) - 0.35 * gaussian_filter(lines, 2.5),
+        "lips": smoothstep(0.25, 0.75, c["lips"]),
+        "shadow": blob(point, (0.031, 0.7385, 0.135), (0.0145, 0.0055, 0.03)) * smoothstep(0.727, 0.732, y),
+        "blush": blob(point, (0.047, 0.697, 0.115), (0.014, 0.010, 0.05)),
+        "rim": smoothstep(0.25, 0.8, c["eyelids"]),
+        "oil": oil.clip(0, 1),
+    }
+    made |= {f"beard_{style}": beard_zone(point, style) for style in ("stubble", "full", "moustache", "goatee")}
+    return {k: v.astype(np.float32) for k, v in made.items()}
+
+
+@lru_cache(maxsize=8)
+def paint(person: Person, look: Look) -> tuple[np.ndarray, np.ndarray]:
+    """The head's texture for one person in one Look.
+
+    Returns:
+        (H, W, 4) float32: linear reflectance and gloss; and (H, W) int32: the segmentation class of every texel.
+    """
+    c, zone, skin, makeup = canvas(), zones(), person.skin, look.makeup
+    point = c["point"]
+    rng = np.random.default_rng([person.number, 1])
+    base = tone_color(skin.tone, skin.undertone)
+    light = float(base.mean())
+
+    def field(name: str) -> np.ndarray:
+        return np.roll(c[name], (int(rng.integers(HEIGHT)), int(rng.integers(WIDTH))), (0, 1))
+
+    coarse, medium, fine, pores, hairs = (field(n) for n in ("coarse", "medium", "fine", "pores", "hairs"))
+    # Skin is built up as optical density: what darkens it adds, channel by channel.
+    density = np.empty((HEIGHT, WIDTH, 3), np.float32)
+    density[:] = -(0.03 * coarse + 0.025 * medium + (0.012 + 0.02 * skin.roughness) * fine + 0.035 * skin.roughness * pores)[
+        ..., None
+    ]
+
+    def darken(weight: np.ndarray, red: float, green: float, blue: float) -> None:
+        for channel, amount in enumerate((red, green, blue)):
+            density[..., channel] += amount * weight
+
+    # Blood shows where the skin is thin; on dark skin less.
+    darken(zone["blood"] * (1 + 0.25 * medium) * ((0.45 + 0.9 * skin.redness) * (0.35 + 1.3 * light)), 0.05, 0.30, 0.25)
+    # Sockets are darker, bluish; more so with age.
+    darken(zone["socket"] * (0.20 + 0.25 * skin.wrinkles) + zone["inner"], 0.7, 0.8, 0.6)
+    if skin.freckles > 0.02:
+        spots = smoothstep(1.25 - 0.5 * skin.freckles, 1.75 - 0.4 * skin.freckles, fine + 0.3 * medium)
+        darken(skin.freckles * spots * zone["freckles"], 0.38, 0.6, 0.8)
+    if skin.wrinkles > 0.03:
+        darken(0.75 * skin.wrinkles * zone["lines"], 0.85, 1.1, 1.2)
+    for mark in skin.moles:
+        darken(_mole(mark), 1.3, 1.9, 2.2)
+    darken((0.18 + 0.95 * makeup.liner) * zone["rim"], 1.3, 1.5, 1.5)
+    if makeup.blush > 0:
+        darken(makeup.blush * zone["blush"], 0.04, 0.48, 0.36)
+    shaved = 0.17 * person.beard_density * (0.4 + light)
+    if shaved > 0.01:
+        darken(zone["beard_stubble"], shaved, 0.85 * shaved, 0.6 * shaved)
+    albedo = base * np.exp(-density)
+
+    def cover(weight: np.ndarray, color: np.ndarray) -> None:
+        w = weight[..., None]
+        albedo[...] = albedo + (color - albedo) * w
+
+    for mark in skin.scars:
+        pale = np.minimum(base * 1.25 + 0.06, 0.9) * np.array([1.05, 0.92, 0.92], np.float32)
+        cover(_scar(mark), pale)
+
+    lip = base * np.array([0.80, 0.50, 0.50], np.float32) + np.array([0.035, 0.0, 0.004], np.float32)
+    painted = makeup.lipstick is not None
+    if painted:
+        lip = lip + (to_linear(makeup.lipstick.rgb) - lip) * np.float32(makeup.lipstick_strength)
+    cover(zone["lips"] * (0.9 if painted else 0.72), lip * np.exp(0.05 * fine + 0.03 * hairs)[..., None])
+    if makeup.shadow is not None:
+        cover(0.85 * makeup.shadow_strength * zone["shadow"], to_linear(makeup.shadow.rgb))
+
+    # Brows, a tint under the beard, the shaved scalp and what lies under the hair.
+    grown = to_linear(beard_color(person).rgb)
+    brows = _brows(person, hairs, fine)
+    cover(brows, grown * (0.75 - 0.45 * person.brows.darkness) + 0.004)
+    inside = scalp(point, person.hair.recession)
+    amount = {"bald": 0.08, "buzz": 0.72}.get(look.hair.style, 0.9) * person.hair.density
+    hairy = amount * smoothstep(-0.004, 0.006, inside + 0.0018 * fine) * (0.95 + 0.08 * hairs)
+    cover(hairy.clip(0, 0.97), to_linear(hair_color(person, look).rgb) * 0.7)
+    if look.beard.style != "none":
+        depth = {"stubble": 0.42}.get(look.beard.style, 0.8) * (0.4 + 0.6 * person.beard_density)
+        dots = 0.85 + 0.22 * hairs + 0.12 * pores
+        cover((depth * zone[f"beard_{look.beard.style}"] * dots).clip(0, 0.95), grown * 0.6)
+
+    gloss = (0.35 + 0.55 * skin.oiliness) * (0.55 + 0.45 * zone["oil"]) * (1 + 0.25 * fine)
+    gloss += ((1.4 if painted else 0.95) - gloss) * zone["lips"]
+    gloss *= 1 - 0.8 * np.maximum(brows, hairy)
+    texture = np.concatenate([albedo.clip(0.002, 0.95), gloss.clip(0.02, 1.6)[..., None]], 2, dtype=np.float32)
+
+    label = np.where(c["face"] > 0.5, LABEL["face"], LABEL["skin"]).astype(np.int32)
+    label[(inside > 0) & (look.hair.style != "bald")] = LABEL["hair"]
+    label[brows > 0.35] = LABEL["brows"]
+    label[c["lips"] > 0.5] = LABEL["lips"]
+    return texture, label
+
+
+def _place(mark: Mark) -> tuple[float, float]:
+    """Template x and y of a mark's face coordinates."""
+    return 0.060 * mark.u, 0.705 + 0.088 * mark.v
+
+
+def _mole(mark: Mark) -> np.ndarray:
+    point = canvas()["point"]
+    x, y = _place(mark)
+    distance = np.hypot(point[..., 0] - x, point[..., 1] - y) + (point[..., 2] < 0.03)
+    return mark.strength * smoothstep(1.25, 0.75, distance / (mark.size_mm / 2000))
+
+
+def _scar(mark: Mark) -> np.ndarray:
+    point = canvas()["point"]
+    x, y = _place(mark)
+    a = np.radians(mark.angle)
+    dx, dy = point[..., 0] - x, point[..., 1] - y
+    along, across = dx * np.cos(a) + dy * np.sin(a), dy * np.cos(a) - dx * np.sin(a)
+    line = smoothstep(0.0011, 0.0003, np.abs(across)) * smoothstep(1.0, 0.8, np.abs(along) / (mark.size_mm / 2000))
+    return 0.75 * mark.strength * line * (point[..., 2] > 0)
+
+
+def _brows(person: Person, hairs: np.ndarray, fine: np.ndarray) -> np.ndarray:
+    """Opacity of the eyebrows: two arcs over the eyes, thick inside, thinning to the temple."""
+    out = np.zeros((HEIGHT, WIDTH), np.float32)
+    # All brows lie in this window of the texture.
+    rows = slice(int((TOP - 0.775) / (TOP - BOTTOM) * HEIGHT), int((TOP - 0.735) / (TOP - BOTTOM) * HEIGHT))
+    columns = slice(int(0.28 * WIDTH), int(0.72 * WIDTH))
+    point = canvas()["point"][rows, columns]
+    x, y = np.abs(point[..., 0]), point[..., 1]
+    b = person.brows
+    inner = 0.0085 + 0.006 * b.spacing
+    t = (x - inner) / (0.0545 - inner)
+    arch = 0.0028 + 0.0060 * b.arch
+    center = 0.7495 + arch * np.sin(t.clip(0, 1.1) * np.pi * 0.72) - 0.0060 * (t - 0.62).clip(0, 1)
+    half = (0.0022 + 0.0040 * b.thickness) * (1 - 0.72 * t.clip(0, 1) ** 1.6) * (0.75 + 0.25 * smoothstep(0, 0.15, t))
+    shape = smoothstep(1.25, 0.55, np.abs(y - center) / half) * smoothstep(-0.05, 0.08, t) * smoothstep(1.02, 0.85, t)
+    strokes = 0.88 + 0.13 * hairs[rows, columns] + 0.08 * fine[rows, columns]
+    opacity = (0.35 + 0.65 * b.density) * (0.8 + 0.2 * b.thickness)
+    out[rows, columns] = (shape * strokes * opacity * 1.15).clip(0, 0.96) * (point[..., 2] > 0.05)
+    return out
