@@ -220,7 +220,7 @@ SEEDS = [
 ]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.sampled_from(SEEDS), st.data())
 def test_mutated_files_never_raise_anything_else(seed, data):
     mutant = bytearray(seed)
