@@ -8,6 +8,7 @@ into is rounded to four decimals, far above the last-digit differences between m
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import struct
 from collections.abc import Callable, Mapping
@@ -69,7 +70,7 @@ class Draws:
             raise unknown(f"{self._name} has no field to fix called", path, self._known)
         if value is not None and self._known[path].kind in ("part", "numbers"):
             if isinstance(value, Value):
-                value = {name: getattr(value, name) for name in value.to_dict()}
+                value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
             if not isinstance(value, Mapping):
                 raise WorldError(f"fix says {path} is {value!r}; it must be a mapping or a value of its own class.")
             for name, inner in value.items():

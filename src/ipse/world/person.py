@@ -346,7 +346,7 @@ def person(
     adult = clip((age - 9) / 10, 0, 1)
     ancestry = draws.settle("ancestry", _ancestry(draws.uniforms("ancestry", 3)), 0.0)
     african, asian, caucasian = ancestry
-    tone = draws.normal("skin.tone", 7.4 * african + 4.2 * asian + 3.2 * caucasian, 1.5, 1, 10)
+    tone = draws.normal("skin.tone", 7.8 * african + 4.2 * asian + 2.9 * caucasian, 1.7, 1, 10)
     skin = _skin(draws, age, tone)
     hair = _hair(draws, age, male, tone, ancestry)
     return Person(
