@@ -1,0 +1,309 @@
+"""What hair of every kind is made of: roots on the skin, a body to lie on, and ribbons to draw.
+
+A strand here stands for a lock of some hundred hairs. Roots are places on the template's triangles, so that one set serves
+everybody; strands are grown in head coordinates (`Frame`): the person's head moved and scaled onto the template's, where
+"above the brow" means the same place for a child and for an elder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+from scipy.spatial import cKDTree
+
+from ipse.world.body import Rest, body
+
+HEAD_CENTER = np.array([0.0, 0.745, 0.055], np.float32)
+"""Middle of the template's cranium, meters."""
+HEAD_RADII = np.array([0.078, 0.105, 0.096], np.float32)
+"""Half axes of an ellipsoid through the template's head without nose and ears, meters."""
+
+_AZIMUTHS, _ELEVATIONS = 72, 36
+
+
+def unit(v: np.ndarray) -> np.ndarray:
+    """(..., 3) vectors scaled to length 1; zero stays zero."""
+    return v / np.maximum(np.sqrt(np.einsum("...i,...i->...", v, v)), 1e-9)[..., None]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Head coordinates of a person: `(point - origin) / scale + HEAD_CENTER`.
+
+    Attributes:
+        origin: (3,) meters, the middle of the person's cranium.
+        scale: size of the person's head over the template's.
+    """
+
+    origin: np.ndarray
+    scale: float
+
+    def to(self, points: np.ndarray) -> np.ndarray:
+        """World points to head coordinates."""
+        return ((points - self.origin) / self.scale + HEAD_CENTER).astype(np.float32)
+
+    def back(self, points: np.ndarray) -> np.ndarray:
+        """Head coordinates to world points."""
+        return ((points - HEAD_CENTER) * self.scale + self.origin).astype(np.float32)
+
+
+@lru_cache(maxsize=1)
+def _cranium() -> np.ndarray:
+    """Vertices of the head above the mouth, without ears and the inside of the mouth."""
+    b = body()
+    used = np.unique(b.triangles[b.triangles_of("body")])
+    p = b.template[used]
+    return used[(p[:, 1] > 0.69) & (b.mask("ears")[used] < 0.05) & (b.mask("inside_mouth")[used] < 0.05)]
+
+
+def frame(rest: Rest) -> Frame:
+    """The head coordinates of a person."""
+    chosen = _cranium()
+    here, there = rest.vertices[chosen], body().template[chosen]
+    scale = float(np.sqrt(here.var(0).sum() / there.var(0).sum()))
+    return Frame(here.mean(0) - (there.mean(0) - HEAD_CENTER) * scale, scale)
+
+
+@dataclass(frozen=True)
+class Roots:
+    """Places on the template's skin, in an order whose every beginning covers the skin evenly.
+
+    Attributes:
+        corners: (N, 3) int32 vertices of the triangle each root lies on; `weights` (N, 3) float32 their barycentric weights.
+        point: (N, 3) float32 place on the template; `normal` (N, 3) its smooth normal there.
+    """
+
+    corners: np.ndarray
+    weights: np.ndarray
+    point: np.ndarray
+    normal: np.ndarray
+
+    def __getitem__(self, chosen: np.ndarray) -> Roots:
+        return Roots(self.corners[chosen], self.weights[chosen], self.point[chosen], self.normal[chosen])
+
+    def on(self, vertices: np.ndarray) -> np.ndarray:
+        """(N, 3) places of the roots on moved body vertices."""
+        return np.einsum("nk,nki->ni", self.weights, vertices[self.corners])
+
+    @property
+    def anchor(self) -> np.ndarray:
+        """(N,) the body vertex nearest to each root."""
+        return self.corners[np.arange(len(self.corners)), self.weights.argmax(1)]
+
+
+@lru_cache(maxsize=1)
+def _template_normals() -> np.ndarray:
+    b = body()
+    normals = np.zeros_like(b.template)
+    t = b.triangles[b.triangles_of("body")]
+    a, c, d = (b.template[t[:, k]] for k in range(3))
+    face = np.cross(c - a, d - a)
+    for k in range(3):
+        np.add.at(normals, t[:, k], face)
+    return unit(normals)
+
+
+def scatter_roots(wanted: Callable[[np.ndarray], np.ndarray], count: int, seed: int, candidates: int = 9000) -> Roots:
+    """At most `count` roots on the head's skin where `wanted` (template points to bool) holds.
+
+    Farthest-point order: each root is the candidate farthest from all before it.
+    """
+    b = body()
+    rng = np.random.default_rng(seed)
+    triangles = b.triangles[b.triangles_of("body")]
+    hidden = ((b.mask("ears") > 0.3) | (b.mask("inside_mouth") > 0.3))[triangles].any(1)
+    corner = b.template[triangles]
+    near = corner[..., 1].max(1) > 0.58
+    triangles, corner = triangles[near & ~hidden], corner[near & ~hidden]
+    some = wanted(corner).any(1) | wanted(corner.mean(1))
+    triangles, corner = triangles[some], corner[some]
+    area = np.linalg.norm(np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0]), axis=1)
+    pick = rng.choice(len(triangles), candidates, p=area / area.sum())
+    u, v = np.sqrt(rng.random(candidates)), rng.random(candidates)
+    weights = np.stack([1 - u, u * (1 - v), u * v], 1).astype(np.float32)
+    point = np.einsum("nk,nki->ni", weights, corner[pick])
+    keep = np.flatnonzero(wanted(point))
+    pick, weights, point = pick[keep], weights[keep], point[keep]
+    order = np.empty(min(count, len(point)), int)
+    gap = np.full(len(point), np.inf)
+    order[0] = 0
+    for k in range(1, len(order)):
+        d = point - point[order[k - 1]]
+        np.minimum(gap, np.einsum("ni,ni->n", d, d), out=gap)
+        order[k] = gap.argmax()
+    corners, weights = triangles[pick[order]].astype(np.int32), weights[order]
+    normal = unit(np.einsum("nk,nki->ni", weights, _template_normals()[corners]))
+    return Roots(corners, weights, point[order].astype(np.float32), normal.astype(np.float32))
+
+
+@dataclass(frozen=True)
+class _Outline:
+    """Where rays from a center leave a part of the template: one triangle place per direction."""
+
+    corners: np.ndarray
+    weights: np.ndarray
+    center: np.ndarray
+    vertices: np.ndarray
+    stretch: np.ndarray
+
+
+def _directions() -> np.ndarray:
+    azimuth = (np.arange(_AZIMUTHS) + 0.5) / _AZIMUTHS * 2 * np.pi - np.pi
+    elevation = (np.arange(_ELEVATIONS) + 0.5) / _ELEVATIONS * np.pi - np.pi / 2
+    e, a = np.meshgrid(elevation, azimuth, indexing="ij")
+    return np.stack([np.cos(e) * np.sin(a), np.sin(e), np.cos(e) * np.cos(a)], -1).reshape(-1, 3)
+
+
+@lru_cache(maxsize=3)
+def _outline(part: str) -> _Outline:
+    """`head` (with ears), `neck` or `torso` (without arms) of the template."""
+    b = body()
+    low, high, width, center, stretch = {
+        "head": (0.64, 1.0, 1.0, HEAD_CENTER, (1.0, 1.0, 1.0)),
+        # Stretching makes a tall tube flat, so that it is seen whole from one center.
+        "neck": (0.555, 0.665, 0.075, (0.0, 0.61, 0.025), (1.0, 4.0, 1.0)),
+        "torso": (0.05, 0.60, 0.205, (0.0, 0.44, 0.02), (1.0, 1.6, 1.0)),
+    }[part]
+    center, stretch = np.array(center, np.float32), np.array(stretch, np.float32)
+    triangles = b.triangles[b.triangles_of("body")]
+    corner = b.template[triangles]
+    inside = (corner[..., 1].min(1) > low) & (corner[..., 1].max(1) < high) & (np.abs(corner[..., 0]).max(1) < width)
+    inside &= ~(b.mask("inside_mouth")[triangles] > 0.3).any(1)
+    triangles, corner = triangles[inside], corner[inside]
+    rng = np.random.default_rng(3)
+    u, v = np.sqrt(rng.random((len(triangles), 48))), rng.random((len(triangles), 48))
+    weights = np.stack([1 - u, u * (1 - v), u * v], -1)
+    point = ((np.einsum("tsk,tki->tsi", weights, corner) - center) / stretch).reshape(-1, 3)
+    owner = np.repeat(np.arange(len(triangles)), 48)
+    radius = np.linalg.norm(point, axis=1)
+    column = ((np.arctan2(point[:, 0], point[:, 2]) + np.pi) / (2 * np.pi) * _AZIMUTHS).astype(int) % _AZIMUTHS
+    row = ((np.arcsin(point[:, 1] / radius) / np.pi + 0.5) * _ELEVATIONS).astype(int).clip(0, _ELEVATIONS - 1)
+    cell = row * _AZIMUTHS + column
+    best = np.full(_ELEVATIONS * _AZIMUTHS, -1)
+    order = np.argsort(radius)
+    best[cell[order]] = order
+    # Directions that no surface meets (into the neck, the arm holes) take their nearest neighbor's.
+    grid = _directions()
+    known = np.flatnonzero(best >= 0)
+    best = best[known[cKDTree(grid[known]).query(grid)[1]]]
+    return _Outline(
+        corners=triangles[owner[best]],
+        weights=weights.reshape(-1, 3)[best].astype(np.float32),
+        center=center,
+        vertices=np.unique(triangles),
+        stretch=stretch,
+    )
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """A person's head, neck or torso as a distance from a center per direction, in head coordinates."""
+
+    center: np.ndarray
+    scale: np.ndarray
+    radius: np.ndarray
+
+    def distance(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of points (N, 3): place from the center in the obstacle's units (N, 3), its length, and the surface's there."""
+        local = (points - self.center) / self.scale
+        length = np.maximum(np.sqrt(np.einsum("ni,ni->n", local, local)), 1e-6)
+        x = (np.arctan2(local[:, 0], local[:, 2]) * (1 / (2 * np.pi)) + 0.5) * _AZIMUTHS - 0.5
+        y = (np.arcsin(np.clip(local[:, 1] / length, -1, 1)) * (1 / np.pi) + 0.5) * _ELEVATIONS - 0.5
+        np.clip(y, 0, _ELEVATIONS - 1.001, out=y)
+        x0, y0 = np.floor(x).astype(np.int32), y.astype(np.int32)
+        fx, fy = x - x0, y - y0
+        left, right = x0 % _AZIMUTHS, (x0 + 1) % _AZIMUTHS
+        flat, base = self.radius.ravel(), y0 * _AZIMUTHS
+        upper = base + _AZIMUTHS
+        low = flat[base + left] * (1 - fx) + flat[base + right] * fx
+        high = flat[upper + left] * (1 - fx) + flat[upper + right] * fx
+        return local, length, low * (1 - fy) + high * fy
+
+    def push(self, points: np.ndarray, margin: np.ndarray | float) -> np.ndarray:
+        """Points (N, 3) moved outward to at least `margin` (meters of head coordinates) above the surface."""
+        local, length, surface = self.distance(points)
+        least = surface + margin / self.scale.mean()
+        return self.center + local * (np.maximum(length, least) / length)[:, None] * self.scale
+
+
+def obstacle(part: str, vertices: np.ndarray, smooth: float = 0.7) -> Obstacle:
+    """The `head`, `neck` or `torso` of a person whose body `vertices` are in head coordinates; `smooth` in grid cells."""
+    o, template = _outline(part), body().template
+    here, there = vertices[o.vertices], template[o.vertices]
+    ratio = here.std(0) / there.std(0)
+    center = here.mean(0) + (o.center - there.mean(0)) * ratio
+    scale = ratio * o.stretch
+    point = np.einsum("nk,nki->ni", o.weights, (vertices[o.corners] - center) / scale)
+    radius = np.sqrt(np.einsum("ni,ni->n", point, point)).reshape(_ELEVATIONS, _AZIMUTHS)
+    radius = gaussian_filter(radius, smooth, mode=("nearest", "wrap")).astype(np.float32)
+    return Obstacle(center.astype(np.float32), scale.astype(np.float32), radius)
+
+
+def outward(points: np.ndarray) -> np.ndarray:
+    """Unit vectors away from the head, and below it away from the neck's axis, at head coordinates (..., 3)."""
+    n = (points - HEAD_CENTER) / HEAD_RADII**2
+    n[..., 1] = np.maximum(n[..., 1], 0) + 0.25 * np.minimum(n[..., 1], 0) * (points[..., 1] > 0.66)
+    return unit(n)
+
+
+@dataclass
+class Ribbons:
+    """Triangles drawn along strands: see `ribbons`."""
+
+    vertices: np.ndarray
+    triangles: np.ndarray
+    toward: np.ndarray
+    coordinate: np.ndarray
+    strand: np.ndarray
+    step: np.ndarray
+
+
+@lru_cache(maxsize=16)
+def _strips(count: int, steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Triangles, toward, strand and step of `count` ribbons with `steps` segments: pairs of vertices, then a tip."""
+    size = 2 * steps + 1
+    k = np.arange(steps - 1)
+    left, right = 2 * k, 2 * k + 1
+    one = np.concatenate(
+        [
+            np.stack([left, right, right + 2], 1),
+            np.stack([left, right + 2, left + 2], 1),
+            [[2 * steps - 2, 2 * steps - 1, 2 * steps]],
+        ]
+    )
+    toward = np.minimum(np.arange(size) + 2, size - 1)
+    start = np.arange(count) * size
+    return (
+        (start[:, None, None] + one).reshape(-1, 3).astype(np.int32),
+        (start[:, None] + toward).ravel().astype(np.int32),
+        np.repeat(np.arange(count), size),
+        np.tile(np.minimum(np.arange(size) // 2, steps), count),
+    )
+
+
+def ribbons(path: np.ndarray, width: np.ndarray, across: np.ndarray) -> Ribbons:
+    """Flat ribbons that end in a point.
+
+    Args:
+        path: (K + 1, N, 3) places along N strands.
+        width: (K, N) or (K, 1) meters, at all but the tip.
+        across: (K, N, 3) unit vectors from the left to the right edge.
+
+    Returns:
+        vertices in the order of strands; `coordinate` holds the place along the strand, 0 at the root and 1 at the tip, and the
+        number of the strand plus the place across it (0..1); `strand` and `step` tell each vertex's own.
+    """
+    steps, count = len(path) - 1, path.shape[1]
+    triangles, toward, strand, step = _strips(count, steps)
+    half = across * (0.5 * width)[..., None]
+    points = np.empty((count, 2 * steps + 1, 3), np.float32)
+    points[:, 0:-1:2] = (path[:-1] - half).transpose(1, 0, 2)
+    points[:, 1:-1:2] = (path[:-1] + half).transpose(1, 0, 2)
+    points[:, -1] = path[-1]
+    side = np.tile(np.append(np.tile([0.02, 0.98], steps), 0.5), count)
+    coordinate = np.stack([step / steps, strand + side], 1).astype(np.float32)
+    return Ribbons(points.reshape(-1, 3), triangles, toward, coordinate, strand, step)
