@@ -1,0 +1,234 @@
+"""Glasses as geometry, fitted to the person's eyes, nose, cheeks and ears."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from ipse.world import raster
+from ipse.world.body import Rest, body
+from ipse.world.fitting import Embedding, Mesh, crown, embed, grid, oval, smooth_path, surface, sweep
+from ipse.world.look import Glasses
+from ipse.world.parts import Material, Part
+from ipse.world.skin import smoothstep, to_linear
+
+_AROUND = 44
+"""Points around one rim."""
+_BASE_CURVE = 0.11
+"""Radius of the lenses' outer surface, meters."""
+_WRAP = np.tan(np.radians(6))
+_SUNGLASSES_OPACITY = 0.88
+_EAR_ROOT = np.array([[0.0720, 0.7385, 0.0510], [0.0705, 0.7340, 0.0405], [0.0685, 0.7210, 0.0345], [0.0665, 0.7060, 0.0335]])
+"""Template points that the left temple passes at and behind the ear."""
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """A style: lens half-width and half-height and gap between the lenses in meters at the template's size, squareness of
+    the outline, height of hinges and bridge over the lens's middle (of the half-height), and rim factors."""
+
+    half_width: float
+    half_height: float
+    gap: float
+    power: float
+    hinge: float
+    bridge: float
+    rim: float = 1.0
+    drop: float = 0.002
+
+
+_FRAMES: dict[str, _Frame] = {
+    "round": _Frame(0.0220, 0.0215, 0.018, 2.0, 0.30, 0.35),
+    "rect": _Frame(0.0255, 0.0165, 0.017, 4.2, 0.55, 0.40),
+    "aviator": _Frame(0.0275, 0.0235, 0.016, 2.5, 0.62, 0.62, 0.75, 0.005),
+    "cateye": _Frame(0.0260, 0.0180, 0.017, 2.7, 0.85, 0.45),
+    "halfrim": _Frame(0.0260, 0.0165, 0.017, 4.0, 0.60, 0.45),
+    "sunglasses": _Frame(0.0275, 0.0205, 0.016, 3.2, 0.70, 0.50, 1.25),
+}
+
+
+def _outline(style: str, frame: _Frame) -> np.ndarray:
+    """(_AROUND, 2) of the left lens, counterclockwise from the temple; x outward from the lens's middle, y up."""
+    p = oval(2 * frame.half_width, 2 * frame.half_height, _AROUND, frame.power)
+    x, y = p[:, 0] / frame.half_width, p[:, 1] / frame.half_height
+    if style == "aviator":
+        # A drop: flat on top, hanging out and down, cut back beside the nose.
+        x = x - 0.30 * np.clip(-y, 0, 1) * np.clip(-x, 0, 1) + 0.06 * np.clip(-y, 0, 1) * (x > 0)
+        y = np.where(y > 0, 0.82 * y, y)
+    elif style == "cateye":
+        y = y + 0.42 * smoothstep(0.25, 1.0, x) * (y > -0.2) - 0.12 * x
+        x = x * np.where(y > 0, 1.06, 0.94)
+    elif style in ("sunglasses", "rect", "halfrim"):
+        # A little narrower below, and cut back beside the nose.
+        x = x * (1 + 0.035 * y) - 0.12 * np.clip(-y, 0, 1) * np.clip(-x, 0, 1)
+    return np.stack([x * frame.half_width, y * frame.half_height], 1)
+
+
+@lru_cache(maxsize=1)
+def _places() -> dict[str, Embedding | np.ndarray]:
+    """Where glasses touch: a grid over the eyes and the nose, the sides of the head, the roots of the ears, lashes, eyes."""
+    b = body()
+    face = surface(False)
+    x, y = np.meshgrid(np.linspace(-0.068, 0.068, 41), np.linspace(0.674, 0.776, 30))
+    plane = np.stack([x, y, np.zeros_like(x)], -1)
+    ahead = np.broadcast_to([0.0, 0.0, 1.0], plane.shape)
+    forward = face[b.template[face, 2].mean(1) > 0.04]
+    guess = np.stack([x, y, 0.150 - 6.0 * x * x], -1)
+    front = embed(plane, ahead, forward, guess)
+    side_z = np.linspace(0.108, 0.030, 12)
+    sides = {}
+    for name, sign in (("left", 1.0), ("right", -1.0)):
+        rows = np.stack([np.stack([np.zeros(12), np.full(12, h), side_z], 1) for h in (0.733, 0.742, 0.750)])
+        direction = np.broadcast_to([sign, 0.0, 0.0], rows.shape)
+        sides[f"{name}_side"] = embed(rows, direction, face, rows + 0.071 * direction)
+    ears = {}
+    skin = np.unique(b.triangles[b.triangles_of("body")])
+    for name, sign in (("left", 1.0), ("right", -1.0)):
+        root = _EAR_ROOT * [sign, 1, 1]
+        # The mean of the nearest vertices, kept at the template's distance from them.
+        near = skin[np.argsort(np.linalg.norm(b.template[skin][None] - root[:, None], axis=2), 1)[:, :6]]
+        ears[f"{name}_ear"] = near
+        ears[f"{name}_ear_shift"] = root - b.template[near].mean(1)
+    return {
+        "face": front,
+        **sides,
+        **ears,
+        "lashes": np.unique(b.triangles[b.triangles_of("lashes")]),
+        "left_eye": np.unique(b.triangles[b.triangles_of("helper-l-eye")]),
+        "right_eye": np.unique(b.triangles[b.triangles_of("helper-r-eye")]),
+    }
+
+
+def _depth(points: np.ndarray, surface_points: np.ndarray) -> np.ndarray:
+    """(N,) how far forward the face is near each of (N, 2) places: the largest z of the four nearest surface points."""
+    d = ((points[:, None] - surface_points[None, :, :2]) ** 2).sum(2)
+    near = np.argpartition(d, 4, axis=1)[:, :4]
+    return surface_points[near, 2].max(1)
+
+
+def _beyond(side: np.ndarray, order: np.ndarray, z: float, gap: float, sign: float) -> float:
+    """How far out the side of the head reaches at `z`, plus a gap; nothing in front of the temple."""
+    points = side[order]
+    reach = np.interp(z, points[:, 2], sign * points[:, 0])
+    near = np.abs(points[:, 2] - z) < 0.012
+    if near.any():
+        reach = max(reach, float((sign * points[near, 0]).max()))
+    return reach + gap
+
+
+def glasses_parts(glasses: Glasses, rest: Rest) -> list[Part]:
+    """Frame and lenses; everything moves with the head alone."""
+    places, frame = _places(), _FRAMES[glasses.style]
+    v = rest.vertices
+    left, right = v[places["left_eye"]].mean(0), v[places["right_eye"]].mean(0)
+    middle = (left + right) / 2
+    apart = left[0] - right[0]
+    face = places["face"].at(v).reshape(-1, 3) - middle
+    sides = {s: places[f"{s}_side"].at(v) - middle for s in ("left", "right")}
+    breadth = sides["left"][..., 0].max() - sides["right"][..., 0].min()
+    scale = 0.5 * (apart / 0.062 + breadth / 0.148)
+
+    rim = (0.0019 + 0.0036 * glasses.thickness) * frame.rim
+    depth = 0.0024 + 0.0016 * glasses.thickness
+    outline = _outline(glasses.style, frame) * scale
+    half_width = np.abs(outline[:, 0]).max()
+    center_x = max(apart / 2 + 0.001 * scale, half_width + frame.gap / 2 * scale)
+    drop = frame.drop * scale
+
+    def local(xy: np.ndarray, tilt: float) -> np.ndarray:
+        """z in the frame of points (N, 2), x from the middle of the face, y from its level: curved, wrapped and tilted."""
+        out = np.abs(xy[:, 0]) - center_x
+        y = xy[:, 1] + drop
+        return -(out**2 + y**2) / (2 * _BASE_CURVE) - _WRAP * out + np.tan(np.radians(tilt)) * y
+
+    # Nothing may touch the face: the whole is pushed forward until brow, cheeks, nose and lashes are clear, at the tilt that
+    # keeps the lenses closest to the eyes.
+    ring = outline + [center_x, -drop]
+    contact = np.concatenate([ring, ring * [-1, 1]])
+    skin = _depth(contact, face) + depth / 2 + 0.0016
+    lashes = v[places["lashes"]] - middle
+    best = min(
+        (
+            max((skin - local(contact, a)).max(), (lashes[:, 2] + 0.0015 - local(lashes[:, :2], a)).max()),
+            a,
+        )
+        for a in (2.0, 5.0, 8.0, 11.0, 14.0)
+    )
+    z0, tilt = best
+
+    def place(xy: np.ndarray, lift: float = 0.0) -> np.ndarray:
+        return np.concatenate([xy, (z0 + lift + local(xy, tilt))[:, None]], 1)
+
+    frame_mesh, lens_mesh = Mesh(), Mesh()
+    color = to_linear(glasses.color.rgb)
+    dark = np.float32(0.03) if glasses.style == "sunglasses" else np.float32(0.06)
+    clear = np.array([0.90, 0.95, 0.94], np.float32)
+    lens_color = clear + (dark - clear) * min(1.0, 2.5 * glasses.tint)
+    anchor = crown()
+    section = oval(rim, depth, 6, 2.6)
+    half = glasses.style == "halfrim"
+    angle = (np.arange(_AROUND) + 0.5) * 2 * np.pi / _AROUND
+    upper = np.flatnonzero((angle < np.radians(196)) | (angle > np.radians(344)))
+    upper = upper[np.argsort((angle[upper] + np.radians(20)) % (2 * np.pi))]
+    for sign in (1.0, -1.0):
+        flip = np.array([sign, 1.0])
+        loop = place((outline + [center_x, -drop]) * flip) + middle
+        path = loop[upper] if half else loop
+        forward = np.array([0.0, np.sin(np.radians(-tilt)), 1.0])
+        frame_mesh.add(*sweep(path, forward, section, closed=not half), anchor, color)
+
+        rings = [place((outline * r + [center_x, -drop]) * flip) + middle for r in (1.0, 0.66, 0.33)]
+        hub = place(np.array([[center_x, -drop]]) * flip) + middle
+        lens = np.concatenate([*rings, hub])
+        k = np.arange(_AROUND)
+        fan = np.stack([2 * _AROUND + k, 2 * _AROUND + (k + 1) % _AROUND, np.full(_AROUND, 3 * _AROUND)], 1)
+        triangles = np.concatenate([grid(3, _AROUND, wrap=True, flip=True), fan])
+        lens_mesh.add(lens, triangles if sign > 0 else triangles[:, ::-1], anchor, lens_color)
+
+        # End piece and temple: from the rim outward, back along the head, over the ear's root and down behind it.
+        name = "left" if sign > 0 else "right"
+        corner = np.array([[center_x + half_width * 0.985, -drop + frame.hinge * frame.half_height * scale]])
+        start = place(corner * flip)[0]
+        near, shift = places[f"{name}_ear"], places[f"{name}_ear_shift"]
+        ear = v[near].mean(1) - middle + shift * [1, scale, 1]
+        side = sides[name].reshape(-1, 3)
+        order = np.argsort(side[:, 2])
+        hinge_x = max(abs(start[0]) + 0.004, _beyond(side, order, start[2] - 0.012, 0.003, sign))
+        hinge = np.array([sign * hinge_x, start[1], start[2] - 0.004])
+        steps = np.linspace(0, 1, 7)[:, None]
+        run = hinge + (ear[0] - hinge) * steps
+        run[:, 0] = [sign * max(abs(p[0]), _beyond(side, order, p[2], 0.0022, sign)) for p in run]
+        path = np.concatenate([start[None], run, ear[1:]])
+        height = np.full(18, 1.0)
+        height[:3] = 1.35
+        thick = np.array([0.0017 + 0.0008 * glasses.thickness, 0.0026 + 0.0042 * glasses.thickness * frame.rim])
+        widths = np.stack([np.ones(18), height], 1)
+        frame_mesh.add(
+            *sweep(smooth_path(path, 18) + middle, np.array([0.0, 1.0, 0.0]), oval(*thick, 6, 3.0), scale=widths), anchor, color
+        )
+
+    # The bridge: an arch over the nose, at least as far forward as the nose is there; aviators have a bar above it.
+    for level in (frame.bridge, 0.80) if glasses.style == "aviator" else (frame.bridge,):
+        y = level * frame.half_height * scale
+        nasal = outline[outline[:, 0] < 0]
+        inner = center_x + nasal[np.argmin(np.abs(nasal[:, 1] - y)), 0]
+        x = np.linspace(-inner, inner, 11)
+        bow = 1 - (x / inner) ** 2
+        xy = np.stack([x, np.full(11, y - drop)], 1)
+        arch = place(xy)
+        over = _depth(xy[3:8], face).max() + depth / 2 + 0.0008
+        arch[:, 2] += np.clip(over - arch[5, 2], 0.001, 0.012) * bow
+        arch[:, 1] += 0.0022 * scale * bow * (level == frame.bridge)
+        thin = oval(depth, max(rim * 0.95, 0.0022), 6, 2.6)
+        frame_mesh.add(*sweep(arch + middle, np.array([0.0, 1.0, 0.0]), thin), anchor, color)
+
+    opacity = 0.06 + 0.92 * glasses.tint
+    if glasses.style == "sunglasses":
+        opacity = max(opacity, _SUNGLASSES_OPACITY)
+    hard = Material(raster.HARD, gloss=0.8, roughness=0.25)
+    return [
+        Part(material=hard, label="glasses", **frame_mesh.joined()),
+        Part(material=Material(raster.LENS, opacity=float(opacity)), label="glasses", **lens_mesh.joined()),
+    ]

@@ -1,0 +1,17 @@
+"""What is worn on the head and carried: glasses, hats, face masks, scarves, bags."""
+
+from __future__ import annotations
+
+from ipse.world.body import Rest
+from ipse.world.eyewear import glasses_parts
+from ipse.world.look import Look
+from ipse.world.parts import Part
+from ipse.world.person import Person
+
+
+def worn_parts(person: Person, look: Look, rest: Rest) -> list[Part]:
+    """Glasses, hat, mask, scarf and bag of a Look, in the rest pose."""
+    parts: list[Part] = []
+    if look.glasses is not None:
+        parts += glasses_parts(look.glasses, rest)
+    return parts
