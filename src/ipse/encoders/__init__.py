@@ -1,6 +1,8 @@
 """Image to embedding: the encoder contract and the encoders that come with ipse."""
 
+from ipse.encoders.averaged import AveragedEncoder
 from ipse.encoders.contract import ChipSpec, Encoder
 from ipse.encoders.dlib_face import DlibFaceEncoder
+from ipse.encoders.onnx_face import OnnxContract, OnnxFaceEncoder
 
-__all__ = ["ChipSpec", "DlibFaceEncoder", "Encoder"]
+__all__ = ["AveragedEncoder", "ChipSpec", "DlibFaceEncoder", "Encoder", "OnnxContract", "OnnxFaceEncoder"]

@@ -42,7 +42,7 @@ class ChipSpec:
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
 
-def fingerprint(weights_sha256: str, chip: ChipSpec) -> str:
+def fingerprint_of(weights_sha256: str, chip: ChipSpec) -> str:
     """sha256 in hexadecimal over weights and preprocessing: equal only where embeddings can be compared."""
     preprocessing = json.dumps(asdict(chip), sort_keys=True)
     return hashlib.sha256(f"{weights_sha256}\n{preprocessing}".encode()).hexdigest()
@@ -125,11 +125,13 @@ class Encoder(ABC):
         for start in range(0, len(batch), self.batch_size):
             part = slice(start, start + self.batch_size)
             out[part] = self._encode(batch[part])
+        if self.metric == "cosine":
+            out /= np.maximum(np.linalg.norm(out, axis=1, keepdims=True), np.finfo(np.float32).tiny)
         return out
 
     @abstractmethod
     def _encode(self, batch: np.ndarray) -> np.ndarray:
-        """Embed 1 to `batch_size` chips, (n, height, width, 3) uint8, as (n, D) float32."""
+        """Embed 1 to `batch_size` chips, (n, height, width, 3) uint8, as (n, D) float32 of any length."""
 
     def torch_module(self) -> torch.nn.Module:
         """The same network with gradients down to the pixels, in evaluation mode.

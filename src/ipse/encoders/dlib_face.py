@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ipse.encoders.contract import ChipSpec, Encoder, fingerprint
+from ipse.encoders.contract import ChipSpec, Encoder, fingerprint_of
 from ipse.zoo import DLIB_FACE_NETWORK, cached, session
 from ipse.zoo.dlib_format import Conv, FaceNetwork, read_face_network
 from ipse.zoo.onnx_graph import OnnxGraph
@@ -91,7 +91,7 @@ class DlibFaceEncoder(Encoder):
     modality = "face"
     metric = "l2"
     chip = _CHIP
-    fingerprint = fingerprint(DLIB_FACE_NETWORK.sha256 or "", _CHIP)
+    fingerprint = fingerprint_of(DLIB_FACE_NETWORK.sha256 or "", _CHIP)
     license = DLIB_FACE_NETWORK.license
 
     def __init__(self, threads: int | None = None) -> None:
@@ -110,6 +110,6 @@ class DlibFaceEncoder(Encoder):
 
     def torch_module(self) -> torch.nn.Module:
         """The same network with gradients down to the pixels; see `Encoder.torch_module`."""
-        from ipse.encoders.dlib_torch import DlibFaceModule
+        from ipse.encoders.modules import DlibFaceModule
 
         return DlibFaceModule(self._network).eval()

@@ -3,5 +3,18 @@
 from ipse.faces.align import TEMPLATES, Template, align, fit_similarity
 from ipse.faces.contract import Detector, Face
 from ipse.faces.hog import HogDetector
+from ipse.faces.onnx_detector import OnnxDetector
+from ipse.faces.quality import Quality, assess
 
-__all__ = ["TEMPLATES", "Detector", "Face", "HogDetector", "Template", "align", "fit_similarity"]
+__all__ = [
+    "TEMPLATES",
+    "Detector",
+    "Face",
+    "HogDetector",
+    "OnnxDetector",
+    "Quality",
+    "Template",
+    "align",
+    "assess",
+    "fit_similarity",
+]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -22,7 +21,8 @@ class Face:
     box
         (x0, y0, x1, y1), within the image.
     score
-        The detector's confidence: higher is surer. Its scale is the detector's own.
+        The detector's confidence. Its scale is the detector's own, but 0 is the least that counts as a face and from
+        1 on false alarms are rare.
     landmarks
         (5, 2) float32 array of points.
     scheme
@@ -62,20 +62,3 @@ class Detector(Protocol):
             The array is not an image of that form.
         """
         ...
-
-
-def keep_best(faces: Sequence[Face], overlap: float) -> list[Face]:
-    """Drop every face whose box shares more than ``overlap`` (0..1) of the union with a surer one; surest first."""
-    if not faces:
-        return []
-    ranked = sorted(faces, key=lambda face: -face.score)
-    boxes = np.array([face.box for face in ranked])
-    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    dropped = np.zeros(len(ranked), bool)
-    for index, box in enumerate(boxes):
-        if dropped[index]:
-            continue
-        shared = (np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])).clip(0).prod(1)
-        again = shared > overlap * (area + area[index] - shared)
-        dropped |= again & (np.arange(len(ranked)) > index)
-    return [face for face, gone in zip(ranked, dropped, strict=True) if not gone]

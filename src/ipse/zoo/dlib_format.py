@@ -81,7 +81,7 @@ class FaceNetwork:
 class _Reader:
     """Reads dlib's primitive values from bytes."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes | bytearray) -> None:
         self.data = data
         self.at = 0
         self.ints: tuple[int, ...] = ()  # the whole-number settings of the layer read last
@@ -92,7 +92,7 @@ class _Reader:
             "The file is damaged or another one: install the package face_recognition_models again.",
         )
 
-    def take(self, count: int) -> bytes:
+    def take(self, count: int) -> bytes | bytearray:
         if count > len(self.data) - self.at:
             self.fail("unexpected end")
         self.at += count
@@ -133,7 +133,9 @@ class _Reader:
         shape = self.shape(2)
         if min(shape) < 0 or math.prod(shape) > (len(self.data) - self.at) // 4:
             self.fail(f"bad tensor shape {shape}")
-        return np.frombuffer(self.take(4 * math.prod(shape)), "<f4").astype(np.float32)
+        values = np.frombuffer(self.data, "<f4", math.prod(shape), self.at)
+        self.at += values.nbytes
+        return values.astype(np.float32, copy=False)
 
     def expect(self, found: object, wanted: object, what: str) -> None:
         if found != wanted:
@@ -184,7 +186,7 @@ class _Reader:
             return Conv(weight, params[count:] * gamma + beta, stride, pad)
 
 
-def read_face_network(data: bytes) -> FaceNetwork:
+def read_face_network(data: bytes | bytearray) -> FaceNetwork:
     """Read the bytes of ``dlib_face_recognition_resnet_model_v1.dat``.
 
     Raises

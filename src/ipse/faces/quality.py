@@ -1,0 +1,187 @@
+"""How good a face is for recognition, and in plain words why it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ipse.faces.align import TEMPLATES, align, check_image
+from ipse.faces.contract import Face
+
+# For each measure the value at which a face is useless (0) and at which it is as good as any (1).
+_EYE_DISTANCE = (10.0, 40.0)
+_SHARPNESS = (0.10, 0.35)
+_CONTRAST = (20.0, 80.0)
+_SCORE = (-0.5, 0.7)
+_YAW = (60.0, 20.0)
+_PITCH = (50.0, 20.0)
+# A measure below this is named as a reason.
+_POOR = 0.5
+# How far the base and the tip of the nose stand out from the plane of the eyes, as a fraction of the distance between
+# the middles of the eyes (about 62 mm in adults), which turns the shift of the nose into an angle.
+_NOSE_DEPTH = {"dlib5": 0.35, "arcface5": 0.55}
+_NOSE_POINT = {"dlib5": 4, "arcface5": 2}
+# Rows and columns of the dlib chip that hold the face without its surroundings.
+_INNER = slice(25, 125)
+# Length in pixels of the blur that sharpness is measured by.
+_BLUR = 9
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What was measured on a face.
+
+    Attributes
+    ----------
+    overall
+        0 (useless) to 1: the product of what each measure is worth, usable as a weight.
+    eye_distance
+        Between the middles of the eyes, in pixels of the image; the size that counts for recognition, whatever box a
+        detector draws.
+    sharpness
+        0 (all blur) to 1: how much of the change between neighboring pixels a further blur takes away.
+    brightness
+        Median lightness of the face, 0–255.
+    contrast
+        Between the dark and the light parts of the face (5th and 95th percentile of lightness), 0–255.
+    yaw, pitch, roll
+        Degrees, estimated from five landmarks and so rough (some 10°). Positive yaw: the nose points to the right of
+        the image; positive pitch: it points down; positive roll: the face is turned clockwise.
+    score
+        The detector's.
+    reasons
+        Plain sentences about what makes the face poor; empty for a good one.
+    """
+
+    overall: float
+    eye_distance: float
+    sharpness: float
+    brightness: float
+    contrast: float
+    yaw: float
+    pitch: float
+    roll: float
+    score: float
+    reasons: tuple[str, ...]
+
+
+def assess(image: np.ndarray, faces: Sequence[Face]) -> list[Quality]:
+    """Measure how good faces are.
+
+    Parameters
+    ----------
+    image
+        (H, W, 3) uint8 RGB array.
+    faces
+        Faces of that image.
+
+    Returns
+    -------
+    list of Quality
+        One for each face, in the same order.
+
+    Raises
+    ------
+    ImageError
+        If the array is not an image of that form.
+    """
+    check_image(image)
+    chips = align(image, faces, "dlib150")
+    return [_assess(chip[_INNER, _INNER], face, image.shape) for chip, face in zip(chips, faces, strict=True)]
+
+
+def _assess(skin: np.ndarray, face: Face, shape: tuple[int, ...]) -> Quality:
+    gray = skin @ np.array([0.299, 0.587, 0.114], np.float32)
+    dark, brightness, light = np.percentile(gray, (5, 50, 95)).tolist()
+    eye_distance, yaw, pitch, roll = _pose(face)
+    sharpness = _sharpness(gray)
+    worth = {
+        "size": _ramp(eye_distance, _EYE_DISTANCE),
+        "sharpness": _ramp(sharpness, _SHARPNESS),
+        "exposure": _ramp(light - dark, _CONTRAST),
+        "yaw": _ramp(abs(yaw), _YAW),
+        "pitch": _ramp(abs(pitch), _PITCH),
+        "score": _ramp(face.score, _SCORE),
+        "whole": 1.0 if _is_within(face.landmarks, shape) else 0.3,
+    }
+    if brightness < 70:
+        exposure = "The face is too dark."
+    elif brightness > 200:
+        exposure = "The face is overexposed."
+    else:
+        exposure = "The face has too little contrast: haze, glare or flat light."
+    texts = {
+        "size": f"The face is small: {eye_distance:.0f} of {_needed(_EYE_DISTANCE):.0f} pixels needed between eyes.",
+        "sharpness": "The face is blurred or has been enlarged.",
+        "exposure": exposure,
+        "yaw": f"The head is turned aside by about {abs(yaw):.0f} degrees.",
+        "pitch": f"The head looks {'down' if pitch > 0 else 'up'} by about {abs(pitch):.0f} degrees.",
+        "score": "The detector is not sure that this is a face.",
+        "whole": "The face is cut off by the edge of the image.",
+    }
+    reasons = tuple(texts[key] for key, value in worth.items() if value < _POOR)
+    overall = float(np.prod(list(worth.values())))
+    return Quality(overall, eye_distance, sharpness, brightness, light - dark, yaw, pitch, roll, face.score, reasons)
+
+
+def _ramp(value: float, ends: tuple[float, float]) -> float:
+    useless, good = ends
+    return min(1.0, max(0.0, (value - useless) / (good - useless)))
+
+
+def _needed(ends: tuple[float, float]) -> float:
+    return ends[0] + _POOR * (ends[1] - ends[0])
+
+
+def _is_within(landmarks: np.ndarray, shape: tuple[int, ...]) -> bool:
+    return bool((landmarks >= 0).all() and (landmarks <= [shape[1] - 1, shape[0] - 1]).all())
+
+
+def _sharpness(gray: np.ndarray) -> float:
+    """The share of the differences between neighbors that blurring removes (Crété-Roffet et al. 2007), 0–1."""
+    shares = []
+    for lines in (gray, gray.T):
+        sums = np.cumsum(np.pad(lines, ((0, 0), (1, 0))), axis=1)
+        blurred = (sums[:, _BLUR:] - sums[:, :-_BLUR]) / _BLUR
+        reach = _BLUR // 2
+        before = np.abs(np.diff(lines[:, reach:-reach], axis=1))
+        lost = (before - np.abs(np.diff(blurred, axis=1))).clip(0)
+        shares.append(lost.sum() / max(before.sum(), 1e-6))
+    return float(min(shares))
+
+
+def _pose(face: Face) -> tuple[float, float, float, float]:
+    """Eye distance in pixels and yaw, pitch, roll in degrees.
+
+    A head that turns carries the nose, which stands out from the plane of the eyes, to the side by depth · sin(yaw) and
+    narrows the distance of the eyes by cos(yaw); nodding moves it along the face's own axis in the same way.
+    """
+    across, along = _nose(face.landmarks.astype(np.float64), face.scheme)
+    frontal_across, frontal_along = _FRONTAL[face.scheme]
+    left, right = _eyes(face.landmarks.astype(np.float64), face.scheme)
+    depth = _NOSE_DEPTH[face.scheme]
+    yaw = np.arctan((across - frontal_across) / depth)
+    reach = np.hypot(frontal_along, depth)
+    pitch = np.arctan2(depth, frontal_along) - np.arccos(np.clip(along * np.cos(yaw) / reach, -1, 1))
+    roll = np.arctan2(right[1] - left[1], right[0] - left[0])
+    return (float(np.hypot(*(right - left))), *(float(np.degrees(angle)) for angle in (yaw, pitch, roll)))
+
+
+def _eyes(landmarks: np.ndarray, scheme: str) -> tuple[np.ndarray, np.ndarray]:
+    """Middles of the left and the right eye as the viewer sees them."""
+    if scheme == "dlib5":
+        return landmarks[2:4].mean(0), landmarks[0:2].mean(0)
+    return landmarks[0], landmarks[1]
+
+
+def _nose(landmarks: np.ndarray, scheme: str) -> tuple[float, float]:
+    """Place of the nose along the line of the eyes and across it, from their middle, in eye distances."""
+    left, right = _eyes(landmarks, scheme)
+    line = complex(*(right - left)) or 1.0
+    place = complex(*(landmarks[_NOSE_POINT[scheme]] - (left + right) / 2)) / line
+    return place.real, place.imag
+
+
+_FRONTAL = {scheme: _nose(points, scheme) for scheme, points in TEMPLATES["dlib150"].points.items()}
