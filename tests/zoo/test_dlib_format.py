@@ -55,7 +55,16 @@ def test_huge_sizes_allocate_nothing(content):
 
 def _records(content: bytes) -> list[int]:
     """Places in the file that hold structure rather than weights: around every layer's name."""
-    names = (b"loss_metric_2", b"input_rgb_image_sized", b"con_4", b"affine_", b"relu_", b"add_prev_", b"pool_2", b"fc_2")
+    names = (
+        b"loss_metric_2",
+        b"input_rgb_image_sized",
+        b"con_4",
+        b"affine_",
+        b"relu_",
+        b"add_prev_",
+        b"pool_2",
+        b"fc_2",
+    )
     places = [0]
     for name in names:
         at = content.find(name)

@@ -21,12 +21,12 @@ def test_a_missing_package_says_what_to_install():
 
 def test_a_file_missing_from_its_package_says_how_to_mend_it():
     weights = Weights("the network", "no/such/file.dat", "CC0", package="numpy")
-    with pytest.raises(WeightsError, match="lacks no/such/file.dat.*--force-reinstall"):
+    with pytest.raises(WeightsError, match=r"lacks no/such/file.dat.*--force-reinstall"):
         weights.path()
 
 
 def test_a_missing_path_is_named(tmp_path):
-    with pytest.raises(WeightsError, match="there is no file .*gone.onnx"):
+    with pytest.raises(WeightsError, match=r"there is no file .*gone.onnx"):
         Weights("mine", str(tmp_path / "gone.onnx"), "mine").read()
     with pytest.raises(WeightsError, match="there is no file"):
         Weights("mine", str(tmp_path), "mine").read()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ipse.encoders.contract import ChipSpec, Encoder, fingerprint_of
-from ipse.zoo import DLIB_FACE_NETWORK, cached, session
+from ipse.zoo import DLIB_FACE_NETWORK, Network, cached
 from ipse.zoo.dlib_format import Conv, FaceNetwork, read_face_network
 from ipse.zoo.onnx_graph import OnnxGraph
 
@@ -69,6 +68,13 @@ def face_network_onnx(network: FaceNetwork) -> bytes:
     return graph.to_bytes()
 
 
+def _converted() -> bytes:
+    return cached(
+        f"dlib-face-{_CONVERSION}-{(DLIB_FACE_NETWORK.sha256 or '')[:16]}.onnx",
+        lambda: face_network_onnx(read_face_network(DLIB_FACE_NETWORK.read())),
+    )
+
+
 class DlibFaceEncoder(Encoder):
     """Davis King's 128-D face network (public domain; 99.38 % on LFW by its author).
 
@@ -95,21 +101,13 @@ class DlibFaceEncoder(Encoder):
     license = DLIB_FACE_NETWORK.license
 
     def __init__(self, threads: int | None = None) -> None:
-        model = cached(
-            f"dlib-face-{_CONVERSION}-{(DLIB_FACE_NETWORK.sha256 or '')[:16]}.onnx",
-            lambda: face_network_onnx(read_face_network(DLIB_FACE_NETWORK.read())),
-        )
-        self._session = session(model, DLIB_FACE_NETWORK.name, threads)
+        self._network = Network(_converted, DLIB_FACE_NETWORK.name, threads)
 
     def _encode(self, batch: np.ndarray) -> np.ndarray:
-        return self._session.run(None, {"chips": batch})[0]
-
-    @cached_property
-    def _network(self) -> FaceNetwork:
-        return read_face_network(DLIB_FACE_NETWORK.read())
+        return self._network.run({"chips": batch})["embeddings"]
 
     def torch_module(self) -> torch.nn.Module:
         """The same network with gradients down to the pixels; see `Encoder.torch_module`."""
         from ipse.encoders.modules import DlibFaceModule
 
-        return DlibFaceModule(self._network).eval()
+        return DlibFaceModule(read_face_network(DLIB_FACE_NETWORK.read())).eval()

@@ -17,13 +17,13 @@ class DlibFaceModule(nn.Module):
 
     def __init__(self, network: FaceNetwork) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.from_numpy(network.mean)[:, None, None].clone())
+        self.register_buffer("mean", torch.tensor(network.mean)[:, None, None])
         self.scale = network.scale
         self.stem = _conv(network.stem)
         self.blocks = nn.ModuleList(_Residual(block) for block in network.blocks)
         self.head = nn.Linear(*network.head.shape, bias=False)
         with torch.no_grad():
-            self.head.weight.copy_(torch.from_numpy(network.head.T))
+            self.head.weight.copy_(torch.tensor(network.head.T))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Embed (N, 3, 150, 150) float RGB images in 0–1 as (N, 128)."""
@@ -68,6 +68,6 @@ def _conv(layer: Conv) -> nn.Conv2d:
     outputs, inputs, size, _ = layer.weight.shape
     conv = nn.Conv2d(inputs, outputs, size, layer.stride, layer.pad)
     with torch.no_grad():
-        conv.weight.copy_(torch.from_numpy(layer.weight))
-        conv.bias.copy_(torch.from_numpy(layer.bias))
+        conv.weight.copy_(torch.tensor(layer.weight))
+        conv.bias.copy_(torch.tensor(layer.bias))
     return conv

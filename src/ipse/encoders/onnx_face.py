@@ -15,7 +15,7 @@ import numpy as np
 from ipse._files import atomic_write
 from ipse.encoders.contract import ChipSpec, Encoder, fingerprint_of
 from ipse.errors import WeightsError
-from ipse.zoo import Weights, session
+from ipse.zoo import Network, Weights
 
 # What almost all published ArcFace networks take.
 _ARCFACE_CHIP = ChipSpec(112, 112, "arcface112", "rgb", (127.5, 127.5, 127.5), (127.5, 127.5, 127.5))
@@ -66,7 +66,7 @@ class OnnxContract:
             raise WeightsError(message, "Correct or delete it.") from error
         if written_for != sha256:
             raise WeightsError(
-                f"{model} has changed since its contract was written: the checksum is {sha256[:16]}, not {written_for!s:.16}.",
+                f"{model} has changed since its contract was written ({sha256[:16]}, not {written_for!s:.16}).",
                 "Restore the model, or delete the contract if the new one is meant.",
             )
         return contract
@@ -107,7 +107,7 @@ class OnnxFaceEncoder(Encoder):
         path = Path(path)
         weights = Weights(name=path.name, file=str(path), license="")
         sha256 = hashlib.sha256(weights.read()).hexdigest()
-        self._session = session(weights.path(), path.name, threads)
+        self._network = Network(weights.path(), path.name, threads)
         used = contract or OnnxContract.load(path, sha256) or OnnxContract()
         self.chip = used.chip
         self.name = used.name or path.stem
@@ -119,7 +119,7 @@ class OnnxFaceEncoder(Encoder):
                 dataclasses.replace(used, name=self.name).save(path, sha256)
 
     def _check_layout(self) -> None:
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        inputs, outputs = self._network.inputs, self._network.outputs
         taken, given = tuple(inputs[0].shape), tuple(outputs[0].shape)
         wanted = (taken[0], 3, self.chip.height, self.chip.width)
         # A size that the file leaves free is given as a name or as None.
@@ -145,5 +145,5 @@ class OnnxFaceEncoder(Encoder):
             batch = np.concatenate([batch, np.zeros((self._fixed - count, *batch.shape[1:]), np.uint8)])
         pixels = batch[..., ::-1] if self.chip.color == "bgr" else batch
         normal = (pixels - np.float32(self.chip.mean)) / np.float32(self.chip.std)
-        feed = {self._session.get_inputs()[0].name: np.ascontiguousarray(normal.transpose(0, 3, 1, 2))}
-        return self._session.run(None, feed)[0][:count]
+        feed = {self._network.inputs[0].name: np.ascontiguousarray(normal.transpose(0, 3, 1, 2))}
+        return self._network.run(feed)[self._network.outputs[0].name][:count]

@@ -13,7 +13,7 @@ from ipse import images
 from ipse.errors import WeightsError
 from ipse.faces.contract import Face
 from ipse.faces.search import SearchingDetector, face_within, scaled
-from ipse.zoo import Weights, session
+from ipse.zoo import Network, Weights
 
 # Both networks look at images in steps of at most 32 px, so sides are multiples of it.
 _STEP = 32
@@ -130,10 +130,10 @@ class OnnxDetector(SearchingDetector):
         super().__init__(turned, overlap=0.4)
         path = Path(path)
         self.name = path.stem
-        self._session = session(Weights(name=path.name, file=str(path), license="").path(), path.name, threads)
-        outputs = self._session.get_outputs()
+        self._network = Network(Weights(name=path.name, file=str(path), license="").path(), path.name, threads)
+        outputs = self._network.outputs
         layout = _layout_of([o.name for o in outputs], [o.shape[-1] if o.shape else None for o in outputs])
-        inputs = self._session.get_inputs()
+        inputs = self._network.inputs
         if layout is None or len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type != "tensor(float)":
             raise WeightsError(
                 f"{path.name} has neither SCRFD's nor YuNet's outputs: {[(o.name, o.shape) for o in outputs]}.",
@@ -154,10 +154,7 @@ class OnnxDetector(SearchingDetector):
         pixels = canvas[..., ::-1] if self._layout.color == "bgr" else canvas
         normal = (pixels - np.float32(self._layout.mean)) / np.float32(self._layout.scale)
         feed = {self._input: np.ascontiguousarray(normal.transpose(2, 0, 1)[None])}
-        outputs = {
-            o.name: value for o, value in zip(self._session.get_outputs(), self._session.run(None, feed), strict=True)
-        }
-        scores, boxes, landmarks = self._layout.decode(outputs, self._height, self._width)
+        scores, boxes, landmarks = self._layout.decode(self._network.run(feed), self._height, self._width)
         factor = np.array([width / view.shape[1], height / view.shape[0]])
         chosen = np.flatnonzero(scores >= self.threshold)
         corners, points = scaled(boxes[chosen].reshape(-1, 2, 2), factor), scaled(landmarks[chosen], factor)

@@ -1,7 +1,7 @@
 """Weights: where they come from, how they are checked, converted and run."""
 
 from ipse.zoo.cache import cache_dir, cached
-from ipse.zoo.runtime import session
+from ipse.zoo.runtime import Network
 from ipse.zoo.weights import DLIB_FACE_NETWORK, DLIB_FIVE_POINTS, Weights
 
-__all__ = ["DLIB_FACE_NETWORK", "DLIB_FIVE_POINTS", "Weights", "cache_dir", "cached", "session"]
+__all__ = ["DLIB_FACE_NETWORK", "DLIB_FIVE_POINTS", "Network", "Weights", "cache_dir", "cached"]
