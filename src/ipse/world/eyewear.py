@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from ipse.world import raster
 from ipse.world.body import Rest, body
@@ -71,7 +72,7 @@ def _places() -> dict[str, Embedding | np.ndarray]:
     """Where glasses touch: a grid over the eyes and the nose, the sides of the head, the roots of the ears, lashes, eyes."""
     b = body()
     face = surface(False)
-    x, y = np.meshgrid(np.linspace(-0.068, 0.068, 41), np.linspace(0.674, 0.776, 30))
+    x, y = np.meshgrid(np.linspace(-0.068, 0.068, 35), np.linspace(0.674, 0.776, 26))
     plane = np.stack([x, y, np.zeros_like(x)], -1)
     ahead = np.broadcast_to([0.0, 0.0, 1.0], plane.shape)
     forward = face[b.template[face, 2].mean(1) > 0.04]
@@ -101,11 +102,63 @@ def _places() -> dict[str, Embedding | np.ndarray]:
     }
 
 
-def _depth(points: np.ndarray, surface_points: np.ndarray) -> np.ndarray:
+def _depth(points: np.ndarray, face: cKDTree, z: np.ndarray) -> np.ndarray:
     """(N,) how far forward the face is near each of (N, 2) places: the largest z of the four nearest surface points."""
-    d = ((points[:, None] - surface_points[None, :, :2]) ** 2).sum(2)
-    near = np.argpartition(d, 4, axis=1)[:, :4]
-    return surface_points[near, 2].max(1)
+    return z[face.query(points, k=4)[1]].max(1)
+
+
+def _relief(xy: np.ndarray, center_x: float, drop: float, tilt: float) -> np.ndarray:
+    """z in the frame of points (N, 2), x from the middle of the face, y from the eyes' level: curved, wrapped and tilted."""
+    out, y = np.abs(xy[:, 0]) - center_x, xy[:, 1] + drop
+    return -(out**2 + y**2) / (2 * _BASE_CURVE) - _WRAP * out + np.tan(np.radians(tilt)) * y
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """Where a frame ends up: lens outline (N, 2) and its middle, distance in front of the eyes, tilt, and how unwelcome it is."""
+
+    outline: np.ndarray
+    center_x: float
+    drop: float
+    z0: float
+    tilt: float
+    cost: float
+
+
+def _fit(
+    outline: np.ndarray,
+    frame: _Frame,
+    apart: float,
+    scale: float,
+    room: float,
+    low: float,
+    face: tuple[cKDTree, np.ndarray],
+    lashes: np.ndarray,
+    depth: float,
+) -> _Fit:
+    """Push a frame forward until brow, cheeks, nose and lashes are clear, at the tilt that keeps it closest to the eyes.
+
+    `room` (meters) is added between the lenses and `low` to their drop: an optician would try other frames on a strong nose or brow.
+    """
+    half = outline[:, 0].max()
+    center_x = max(apart / 2 + 0.001 * scale, half + (frame.gap / 2 + room) * scale)
+    drop = (frame.drop + low) * scale
+    contact = outline[::2] + [center_x, -drop]
+    contact = np.concatenate([contact, contact * [-1, 1]])
+    skin = _depth(contact, *face) + depth / 2 + 0.0014
+    # The frame's reach in front of the eyes that the lashes ask for, and then the face.
+    z0, tilt = min(
+        (
+            max(
+                (skin - _relief(contact, center_x, drop, a)).max(),
+                (lashes[:, 2] + 0.0015 - _relief(lashes[:, :2], center_x, drop, a)).max(),
+            ),
+            a,
+        )
+        for a in (2.0, 6.0, 10.0, 14.0)
+    )
+    shrunk = frame.half_width * scale - half
+    return _Fit(outline, center_x, drop, z0, tilt, z0 + 0.35 * room + 0.45 * low + 1.2 * max(shrunk, 0))
 
 
 def _beyond(side: np.ndarray, order: np.ndarray, z: float, gap: float, sign: float) -> float:
@@ -125,46 +178,34 @@ def glasses_parts(glasses: Glasses, rest: Rest) -> list[Part]:
     left, right = v[places["left_eye"]].mean(0), v[places["right_eye"]].mean(0)
     middle = (left + right) / 2
     apart = left[0] - right[0]
-    face = places["face"].at(v).reshape(-1, 3) - middle
+    points = places["face"].at(v).reshape(-1, 3) - middle
+    face = cKDTree(points[:, :2]), points[:, 2]
     sides = {s: places[f"{s}_side"].at(v) - middle for s in ("left", "right")}
     breadth = sides["left"][..., 0].max() - sides["right"][..., 0].min()
     scale = 0.5 * (apart / 0.062 + breadth / 0.148)
 
     rim = (0.0019 + 0.0036 * glasses.thickness) * frame.rim
     depth = 0.0024 + 0.0016 * glasses.thickness
-    outline = _outline(glasses.style, frame) * scale
-    half_width = np.abs(outline[:, 0]).max()
-    center_x = max(apart / 2 + 0.001 * scale, half_width + frame.gap / 2 * scale)
-    drop = frame.drop * scale
-
-    def local(xy: np.ndarray, tilt: float) -> np.ndarray:
-        """z in the frame of points (N, 2), x from the middle of the face, y from its level: curved, wrapped and tilted."""
-        out = np.abs(xy[:, 0]) - center_x
-        y = xy[:, 1] + drop
-        return -(out**2 + y**2) / (2 * _BASE_CURVE) - _WRAP * out + np.tan(np.radians(tilt)) * y
-
-    # Nothing may touch the face: the whole is pushed forward until brow, cheeks, nose and lashes are clear, at the tilt that
-    # keeps the lenses closest to the eyes.
-    ring = outline + [center_x, -drop]
-    contact = np.concatenate([ring, ring * [-1, 1]])
-    skin = _depth(contact, face) + depth / 2 + 0.0016
-    lashes = v[places["lashes"]] - middle
-    best = min(
+    lashes = v[places["lashes"]][::5] - middle
+    fit = min(
         (
-            max((skin - local(contact, a)).max(), (lashes[:, 2] + 0.0015 - local(lashes[:, :2], a)).max()),
-            a,
-        )
-        for a in (2.0, 5.0, 8.0, 11.0, 14.0)
+            _fit(_outline(glasses.style, frame) * scale * size, frame, apart, scale, room, low, face, lashes, depth)
+            for size in (1.0, 0.88)
+            for room in (0.0, 0.004)
+            for low in (0.0, 0.004, 0.008)
+        ),
+        key=lambda f: f.cost,
     )
-    z0, tilt = best
+    outline, center_x, drop, z0, tilt = fit.outline, fit.center_x, fit.drop, fit.z0, fit.tilt
+    half_width, half_height = outline[:, 0].max(), outline[:, 1].max()
 
-    def place(xy: np.ndarray, lift: float = 0.0) -> np.ndarray:
-        return np.concatenate([xy, (z0 + lift + local(xy, tilt))[:, None]], 1)
+    def place(xy: np.ndarray) -> np.ndarray:
+        return np.concatenate([xy, (z0 + _relief(xy, center_x, drop, tilt))[:, None]], 1)
 
     frame_mesh, lens_mesh = Mesh(), Mesh()
     color = to_linear(glasses.color.rgb)
     dark = np.float32(0.03) if glasses.style == "sunglasses" else np.float32(0.06)
-    clear = np.array([0.90, 0.95, 0.94], np.float32)
+    clear = np.array([0.30, 0.33, 0.33], np.float32)
     lens_color = clear + (dark - clear) * min(1.0, 2.5 * glasses.tint)
     anchor = crown()
     section = oval(rim, depth, 6, 2.6)
@@ -189,7 +230,7 @@ def glasses_parts(glasses: Glasses, rest: Rest) -> list[Part]:
 
         # End piece and temple: from the rim outward, back along the head, over the ear's root and down behind it.
         name = "left" if sign > 0 else "right"
-        corner = np.array([[center_x + half_width * 0.985, -drop + frame.hinge * frame.half_height * scale]])
+        corner = np.array([[center_x + half_width * 0.985, -drop + frame.hinge * half_height]])
         start = place(corner * flip)[0]
         near, shift = places[f"{name}_ear"], places[f"{name}_ear_shift"]
         ear = v[near].mean(1) - middle + shift * [1, scale, 1]
@@ -211,14 +252,14 @@ def glasses_parts(glasses: Glasses, rest: Rest) -> list[Part]:
 
     # The bridge: an arch over the nose, at least as far forward as the nose is there; aviators have a bar above it.
     for level in (frame.bridge, 0.80) if glasses.style == "aviator" else (frame.bridge,):
-        y = level * frame.half_height * scale
+        y = level * half_height
         nasal = outline[outline[:, 0] < 0]
         inner = center_x + nasal[np.argmin(np.abs(nasal[:, 1] - y)), 0]
         x = np.linspace(-inner, inner, 11)
         bow = 1 - (x / inner) ** 2
         xy = np.stack([x, np.full(11, y - drop)], 1)
         arch = place(xy)
-        over = _depth(xy[3:8], face).max() + depth / 2 + 0.0008
+        over = _depth(xy[3:8], *face).max() + depth / 2 + 0.0008
         arch[:, 2] += np.clip(over - arch[5, 2], 0.001, 0.012) * bow
         arch[:, 1] += 0.0022 * scale * bow * (level == frame.bridge)
         thin = oval(depth, max(rim * 0.95, 0.0022), 6, 2.6)

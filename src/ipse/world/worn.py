@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ipse.world.body import Rest
 from ipse.world.eyewear import glasses_parts
+from ipse.world.headwear import hat_parts
 from ipse.world.look import Look
 from ipse.world.parts import Part
 from ipse.world.person import Person
@@ -14,4 +15,6 @@ def worn_parts(person: Person, look: Look, rest: Rest) -> list[Part]:
     parts: list[Part] = []
     if look.glasses is not None:
         parts += glasses_parts(look.glasses, rest)
+    if look.hat is not None and look.hat.kind != "headscarf":
+        parts += hat_parts(look.hat, rest, person.number)
     return parts
