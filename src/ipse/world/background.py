@@ -37,16 +37,16 @@ _DRAW: dict[str, Callable[[Brush, Dice, scenery.RGB], None]] = {
 }
 # (surface roughness, unevenness of the light, corners darkened)
 _FINISH: dict[str, tuple[float, float, float]] = {
-    "plain": (0.25, 0.05, 0.05),
-    "gradient": (0.2, 0.04, 0.05),
-    "studio": (0.3, 0.04, 0.15),
-    "room": (0.8, 0.22, 0.14),
-    "office": (0.7, 0.18, 0.12),
-    "shelf": (0.9, 0.26, 0.18),
-    "street": (1.0, 0.14, 0.12),
-    "park": (1.0, 0.12, 0.12),
+    "plain": (0.15, 0.05, 0.05),
+    "gradient": (0.12, 0.04, 0.05),
+    "studio": (0.15, 0.04, 0.15),
+    "room": (0.4, 0.22, 0.14),
+    "office": (0.35, 0.18, 0.12),
+    "shelf": (0.6, 0.26, 0.18),
+    "street": (0.6, 0.14, 0.12),
+    "park": (0.8, 0.12, 0.12),
     "sky": (0.2, 0.04, 0.08),
-    "wall": (0.9, 0.20, 0.16),
+    "wall": (0.6, 0.20, 0.16),
     "bokeh": (0.3, 0.10, 0.2),
 }
 
@@ -73,20 +73,16 @@ def _background(spec: Background, width: int, height: int) -> np.ndarray:
     brush = Brush(Image.new("RGB", size))
     _DRAW[spec.kind](brush, dice, spec.color.rgb)
     image = brush.image
-    if rough:
-        image = ImageChops.soft_light(image, _grain(size, longest, rough, finish))
-    if size != (width, height):
-        if scale == 2:
-            image = image.reduce(2)
-            radius = sigma
-        else:
-            image = image.filter(ImageFilter.GaussianBlur(sigma * scale))
-            image = image.resize((width, height), Image.Resampling.BICUBIC)
-            radius = 0.0
+    if scale == 2:
+        image = image.reduce(2)
+    if scale < 1:
+        image = ImageChops.soft_light(image, _grain(size, rough, finish))
+        image = image.filter(ImageFilter.GaussianBlur(sigma * scale))
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
     else:
-        radius = sigma
-    if radius > 0.3:
-        image = image.filter(ImageFilter.GaussianBlur(radius))
+        image = ImageChops.soft_light(image, _grain((width, height), rough, finish))
+        if sigma > 0.3:
+            image = image.filter(ImageFilter.GaussianBlur(sigma))
     out = _LINEAR[np.asarray(image)]
     out *= _light(width, height, uneven, corners, finish)[..., None]
     out.flags.writeable = False
@@ -108,21 +104,22 @@ def _noise() -> np.ndarray:
     return ((noise - noise.mean()) / noise.std()).astype(np.float32)
 
 
-@lru_cache(maxsize=8)
-def _grain_image(strength: int) -> Image.Image:
-    bytes_ = np.clip(128 + 0.01 * strength * 22 * _noise(), 0, 255).astype(np.uint8)
-    return Image.fromarray(bytes_)
-
-
-def _grain(size: tuple[int, int], longest: int, rough: float, dice: Dice) -> Image.Image:
-    """What surfaces have beyond their color, for soft light: gray 128 leaves the color."""
-    field = _grain_image(round(100 * rough))
-    # The same piece of the field at every size of the picture.
-    zoom = 512 / max(size)
-    x, y = dice(0, 1024 - 512), dice(0, 1024 - 512)
-    box = (x, y, x + size[0] * zoom, y + size[1] * zoom)
-    gray = field.resize(size, Image.Resampling.BILINEAR, box=box, reducing_gap=1.5)
+@lru_cache(maxsize=64)
+def _grain_image(strength: int, side: int) -> Image.Image:
+    """The noise as gray pictures for soft light, where 128 changes nothing; `side` pixels high and wide."""
+    gray = Image.fromarray(np.clip(128 + 0.22 * strength * _noise(), 0, 255).astype(np.uint8))
+    if side != 1024:
+        gray = gray.resize((side, side), Image.Resampling.BOX)
     return Image.merge("RGB", (gray, gray, gray))
+
+
+def _grain(size: tuple[int, int], rough: float, dice: Dice) -> Image.Image:
+    """What surfaces have beyond their color: about the same piece of the noise at every size of the picture."""
+    side = 64
+    while side < 2 * max(size):
+        side *= 2
+    x, y = (round(dice() * (side - n - 1)) for n in size)
+    return _grain_image(round(100 * rough), side).crop((x, y, x + size[0], y + size[1]))
 
 
 @lru_cache(maxsize=8)

@@ -221,11 +221,15 @@ def _clump(brush: Brush, dice: Dice, repeat: float, stretch: float = 1.0) -> Ima
     return _clumps().resize(brush.image.size, Image.Resampling.BILINEAR, box=(x, y, x + w, y + h))
 
 
+@lru_cache(maxsize=256)
+def _step_table(threshold: float, softness: float, opacity: float) -> list[int]:
+    ramp = (np.arange(256) / 255 - threshold) / softness + 0.5
+    return (255 * opacity * np.clip(ramp, 0, 1)).astype(int).tolist()
+
+
 def _step(field: Image.Image, threshold: float, softness: float, opacity: float = 1.0) -> Image.Image:
     """A mask of where a field exceeds a threshold (0..1), its edge as wide as `softness`."""
-    low = 255 * (threshold - softness / 2)
-    gain = 1 / max(softness, 0.004)
-    return field.point([min(255, max(0, round((v - low) * gain))) * opacity for v in range(256)])
+    return field.point(_step_table(round(threshold, 2), softness, opacity))
 
 
 def plain(brush: Brush, dice: Dice, color: RGB) -> None:
@@ -542,10 +546,10 @@ def shelf(brush: Brush, dice: Dice, color: RGB) -> None:
 def _sky_colors(dice: Dice) -> tuple[RGB, RGB]:
     return dice.pick(
         (
-            ((0.36, 0.58, 0.86), (0.78, 0.87, 0.95)),
-            ((0.50, 0.67, 0.88), (0.88, 0.92, 0.95)),
-            ((0.70, 0.75, 0.80), (0.86, 0.87, 0.88)),
-            ((0.62, 0.66, 0.76), (0.97, 0.86, 0.74)),
+            ((0.25, 0.47, 0.78), (0.68, 0.80, 0.91)),
+            ((0.38, 0.58, 0.82), (0.80, 0.86, 0.91)),
+            ((0.62, 0.67, 0.73), (0.80, 0.82, 0.83)),
+            ((0.52, 0.58, 0.72), (0.95, 0.80, 0.66)),
         )
     )
 
@@ -555,9 +559,9 @@ def sky(brush: Brush, dice: Dice, color: RGB) -> None:
     upper, lower = _sky_colors(dice)
     upper = mixed(upper, color, 0.10)
     brush.fade(0, 1, upper, lower)
-    cover = dice(0.25, 0.75)
+    cover = dice(0.1, 0.6)
     clouds = _clump(brush, dice, dice(0.3, 0.6), dice(1.3, 2.2))
-    brush.through(_step(clouds, 1 - cover, 0.5, 0.85), mixed((0.96, 0.96, 0.97), lower, 0.15))
+    brush.through(_step(clouds, 1 - cover, 0.5, 0.85), mixed((0.92, 0.92, 0.93), lower, 0.2))
     brush.through(_step(clouds, 1 - 0.45 * cover, 0.5, 0.55), mixed((0.72, 0.74, 0.79), lower, 0.3))
     if dice.chance(0.5) or brush.tall:
         y = dice(0.78, 0.92)
@@ -568,26 +572,33 @@ def sky(brush: Brush, dice: Dice, color: RGB) -> None:
         brush.fade(y + 0.02, 1, lit(haze, 0.85), (0.36, 0.38, 0.28))
 
 
-def _tree(brush: Brush, dice: Dice, x: float, z: float, tall: float, leaves: Image.Image, green: RGB) -> None:
-    """A tree: trunk and a crown of leaf clumps in shade and light."""
+def _tree(brush: Brush, dice: Dice, x: float, z: float, tall: float, leaves: Sequence[Image.Image], green: RGB) -> None:
+    """A tree: trunk, and a crown of leaf clumps in shade and light; `leaves` are the masks of its three tones."""
     cx, base, scale = brush.at(x, 0, z)
     height, wide = tall * scale, tall * scale * dice(0.30, 0.42)
     trunk = lit((0.30, 0.24, 0.18), dice(0.7, 1.2))
     t = 0.025 * height
     brush.flat(((cx - t, base), (cx + t, base), (cx + 0.6 * t, base - 0.6 * height), (cx - 0.6 * t, base - 0.6 * height)), trunk)
-    crown = Image.new("L", brush.image.size)
-    pen = Brush(Image.new("RGB", (1, 1)))
-    pen.image, pen._draw, pen.width, pen.height = crown, ImageDraw.Draw(crown), brush.width, brush.height
     h, middle = brush.height, brush.width / 2
-    for _ in range(9):
-        ex, ey = cx + dice(-0.7, 0.7) * wide, base - height * dice(0.42, 0.92)
-        r = wide * dice(0.35, 0.65)
-        box = (middle + (ex - r) * h, (ey - 0.85 * r) * h, middle + (ex + r) * h, (ey + 0.85 * r) * h)
-        pen._draw.ellipse(box, fill=255)
-    ragged = ImageChops.multiply(crown, _step(leaves, 0.12, 0.25))
-    brush.through(ragged, lit(green, 0.55))
-    brush.through(ImageChops.multiply(crown, _step(leaves, 0.45, 0.25)), green)
-    brush.through(ImageChops.multiply(crown, _step(leaves, 0.72, 0.2, 0.8)), lit(mixed(green, (0.80, 0.82, 0.35), 0.25), 1.35))
+    left, top = max(int(middle + (cx - 1.5 * wide) * h), 0), max(int((base - height * 1.15) * h), 0)
+    right, bottom = min(int(middle + (cx + 1.5 * wide) * h), brush.width), min(int((base - 0.2 * height) * h), h)
+    balls = [(dice(-0.7, 0.7) * wide, dice(0.45, 0.9) * height, wide * dice(0.35, 0.65)) for _ in range(9)]
+    if right - left < 3 or bottom - top < 3:
+        return
+    crown = Image.new("L", (right - left, bottom - top))
+    pen = ImageDraw.Draw(crown)
+    for dx, up, r in balls:
+        ex, ey = middle + (cx + dx) * h - left, (base - up) * h - top
+        pen.ellipse((ex - r * h, ey - 0.85 * r * h, ex + r * h, ey + 0.85 * r * h), fill=255)
+    tones = (lit(green, 0.55), green, lit(mixed(green, (0.80, 0.82, 0.35), 0.25), 1.35))
+    for mask, tone in zip(leaves, tones, strict=True):
+        shown = ImageChops.multiply(crown, mask.crop((left, top, right, bottom)))
+        brush.image.paste(_bytes(tone), (left, top, right, bottom), shown)
+
+
+def _leaves(field: Image.Image) -> tuple[Image.Image, Image.Image, Image.Image]:
+    """Masks of leaves in shade, in light and in the sun."""
+    return _step(field, 0.12, 0.25), _step(field, 0.45, 0.25), _step(field, 0.72, 0.2, 0.8)
 
 
 def park(brush: Brush, dice: Dice, color: RGB) -> None:
@@ -599,33 +610,30 @@ def park(brush: Brush, dice: Dice, color: RGB) -> None:
     season = dice.pick(((0.30, 0.42, 0.18), (0.24, 0.38, 0.19), (0.38, 0.45, 0.20), (0.58, 0.40, 0.16)))
     leaves = _clump(brush, dice, 0.8)
     far = mixed(season, lower, 0.35)
-    hedge = [(-0.7 * brush.aspect, horizon + 0.03)]
-    hedge += [(brush.aspect * (k / 18 - 0.5) * 1.2, horizon - 0.03 - dice(0, 0.22)) for k in range(19)]
-    brush.flat([*hedge, (0.7 * brush.aspect, horizon + 0.03)], lit(far, 0.8))
-    texture = _step(leaves, 0.55, 0.3, 0.6)
-    strip = Image.new("L", brush.image.size)
-    strip.paste(texture, (0, 0))
-    line = round((horizon + 0.02) * brush.height)
-    above = brush.image.copy()
-    above.paste(_bytes(lit(far, 1.1)), (0, 0, brush.width, brush.height), strip)
-    tree_line = Image.new("L", brush.image.size)
-    middle, h = brush.width / 2, brush.height
-    ImageDraw.Draw(tree_line).polygon([(middle + x * h, y * h) for x, y in [*hedge, (0.7 * brush.aspect, horizon)]], fill=255)
-    brush.image.paste(above, (0, 0), tree_line)
+    # The far edge of trees: round crowns with the texture of leaves.
+    tops = Image.new("L", brush.image.size)
+    pen, h, middle = ImageDraw.Draw(tops), brush.height, brush.width / 2
+    line = round((horizon + 0.02) * h)
+    for k in range(20):
+        ex, r = middle + brush.aspect * (k / 19 - 0.5) * 1.15 * h, dice(0.05, 0.11) * h
+        ey = (horizon - dice(0.0, 0.11)) * h
+        pen.ellipse((ex - r, ey - r, ex + r, line + r), fill=255)
+    brush.through(tops, lit(far, 0.75))
+    brush.through(ImageChops.multiply(tops, _step(leaves, 0.5, 0.4, 0.7)), lit(far, 1.08))
     grass = mixed(season if season[1] > season[0] else (0.40, 0.42, 0.20), (0.45, 0.52, 0.25), 0.4)
     brush.fade(horizon, 1, mixed(grass, lower, 0.15), lit(grass, 0.85))
-    below = Image.new("L", brush.image.size)
-    below.paste(_step(_clump(brush, dice, 0.9, 3.0), 0.5, 0.5, 0.5), (0, 0))
+    below = _step(_clump(brush, dice, 0.9, 3.0), 0.5, 0.5, 0.5)
     below.paste(0, (0, 0, brush.width, max(line, 0)))
     brush.through(below, lit(grass, 0.62))
     if dice.chance(0.6):
         x, w = dice(-2, 2), dice(0.9, 1.6)
         sand = dice.pick(((0.66, 0.60, 0.50), (0.52, 0.51, 0.49)))
         brush.solid(((x - w, 0, 1.0), (x + w, 0, 1.0), (x * 2 + w, 0, 40), (x * 2 - w, 0, 40)), sand)
+    masks = _leaves(leaves)
     for z in sorted((dice(7, 32) for _ in range(5)), reverse=True):
         x = dice(-0.6, 0.6) * brush.aspect * z / brush.focal
         green = lit(mixed(mixed(season, (0.28, 0.40, 0.2), dice()), lower, 0.008 * z), dice(0.8, 1.15))
-        _tree(brush, dice, x, z, dice(5, 10), leaves, green)
+        _tree(brush, dice, x, z, dice(5, 10), masks, green)
     if dice.chance(0.4):
         x, z = dice(-1.5, 1.5), dice(6, 9)
         brush.box(x - 0.8, x + 0.8, 0.42, 0.48, z, z + 0.4, (0.42, 0.30, 0.2))
@@ -699,7 +707,7 @@ def street(brush: Brush, dice: Dice, color: RGB) -> None:
                 out = 12 if x > 0 else -12
                 brush.upright(min(x, x + out), max(x, x + out), 0, height, z0, lit(tone, 0.85))
             _front(brush, dice, x, max(z0, 0.3), z1, height, tone, mixed(lit(glass, shade), lower, haze))
-    leaves = _clump(brush, dice, 0.9)
+    leaves = _leaves(_clump(brush, dice, 0.9))
     things = [(dice(14, 40), "tree") for _ in range(2) if dice.chance(0.5)]
     things += [(dice(7, 34), "car") for _ in range(3)]
     things += [(z, "lamp") for z in (10.0, 22.0, 36.0)]
@@ -763,10 +771,10 @@ def wall(brush: Brush, dice: Dice, color: RGB) -> None:
     elif kind == "concrete":
         fu, fv = u % 1.2, v % 0.9
         seam = np.clip(np.minimum(np.minimum(fu, 1.2 - fu), np.minimum(fv, 0.9 - fv)) / 0.008, 0, 1)[..., None]
-        paint = (0.75 * np.array((0.60, 0.59, 0.57)) + 0.25 * tone) * (0.6 + 0.4 * seam) * (1 + 0.22 * stains)
+        paint = (0.75 * np.array((0.60, 0.59, 0.57)) + 0.25 * tone) * (0.6 + 0.4 * seam) * (1 + 0.14 * stains)
     else:
         paint = np.broadcast_to(tone * 0.85 + 0.12, (*u.shape, 3)) * (1 + 0.14 * stains)
-    paint = paint * (1 + 0.16 * stains)
+    paint = paint * (1 + 0.08 * stains)
     brush.image.paste(Image.fromarray((255 * np.clip(paint, 0, 1)).astype(np.uint8)))
     if brush.tall:
         y = dice(0.74, 0.86)
