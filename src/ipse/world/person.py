@@ -436,7 +436,9 @@ def _ancestry(uniforms: Sequence[float]) -> tuple[float, float, float]:
 
 def _shape(draws: Draws, age: float) -> dict[str, float]:
     """All local shape changes; children's faces differ a little less, as they do in life."""
+    import os
     scale = 0.75 + 0.25 * clip((age - 5) / 13, 0, 1)
+    scale *= float(os.environ.get('GAIN', '1'))
     normals = iter(draws.normals("shape", 2 * len(_SHAPE_PLAN)))
     shape: dict[str, float] = {}
     for sigma, left, right, asymmetry in _SHAPE_PLAN:
@@ -483,7 +485,7 @@ def _marks(draws: Draws, path: str, count: int, sizes: tuple[float, float]) -> t
 def _skin(draws: Draws, age: float, tone: float) -> Skin:
     pale = clip((6 - tone) / 4, 0, 1)
     old = clip((age - 25) / 50, 0, 1)
-    moles = (0, 0, 1, 1, 2, 2, 3, 4, 6)
+    moles = (0, 0, 0, 0, 1, 1, 1, 2, 3)
     mole_count = moles[int(draws.uniforms("skin.moles?", 1)[0] * len(moles))]
     scar_count = 1 if draws.uniforms("skin.scars?", 1)[0] < 0.1 else 0
     return Skin(
@@ -492,7 +494,7 @@ def _skin(draws: Draws, age: float, tone: float) -> Skin:
         redness=draws.normal("skin.redness", 0.12 + 0.25 * pale, 0.15, 0, 1),
         # Three in four have none worth seeing, on dark skin nearly all.
         freckles=draws.number("skin.freckles", lambda u: clip((u - 0.72) / 0.28, 0, 1) * (0.15 + 0.85 * pale)),
-        moles=draws.settle("skin.moles", _marks(draws, "skin.moles", mole_count, (1.0, 5.0)), 0.0),
+        moles=draws.settle("skin.moles", _marks(draws, "skin.moles", mole_count, (1.0, 3.5)), 0.0),
         scars=draws.settle("skin.scars", _marks(draws, "skin.scars", scar_count, (8.0, 35.0)), 0.0),
         roughness=draws.normal("skin.roughness", 0.25 + 0.3 * old, 0.14, 0, 1),
         oiliness=draws.normal("skin.oiliness", 0.45 - 0.1 * old, 0.17, 0, 1),

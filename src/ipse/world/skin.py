@@ -221,7 +221,7 @@ def zones() -> dict[str, np.ndarray]:
         # A line is a dark valley beside a bright ridge.
         "lines": gaussian_filter(lines, 0.7) - 0.35 * gaussian_filter(lines, 2.5),
         "lips": smoothstep(0.25, 0.75, c["lips"]),
-        "shadow": blob(point, (0.031, 0.7385, 0.135), (0.0145, 0.0055, 0.03)) * smoothstep(0.727, 0.732, y),
+        "shadow": blob(point, (0.031, 0.7385, 0.135), (0.0125, 0.0045, 0.03)) * smoothstep(0.727, 0.732, y),
         "blush": blob(point, (0.047, 0.697, 0.115), (0.014, 0.010, 0.05)),
         "rim": smoothstep(0.25, 0.8, c["eyelids"]),
         "oil": oil.clip(0, 1),
@@ -290,7 +290,7 @@ def paint(person: Person, look: Look) -> tuple[np.ndarray, np.ndarray]:
         lip = lip + (to_linear(makeup.lipstick.rgb) - lip) * np.float32(makeup.lipstick_strength)
     cover(zone["lips"] * (0.9 if painted else 0.72), lip * np.exp(0.05 * fine + 0.03 * hairs)[..., None])
     if makeup.shadow is not None:
-        cover(0.85 * makeup.shadow_strength * zone["shadow"], to_linear(makeup.shadow.rgb))
+        cover(0.5 * makeup.shadow_strength * zone["shadow"], to_linear(makeup.shadow.rgb))
 
     # Brows, a tint under the beard, the shaved scalp and what lies under the hair.
     grown = to_linear(beard_color(person).rgb)
