@@ -394,6 +394,8 @@ def shade(
     open = wa * s.visibility[i] + wb * s.visibility[j] + wc * s.visibility[k]
     m = s.material[t]
     kind = int(s.materials[m, 0])
+    if kind == 6 or kind == 7:
+        open = 0.35 + 0.65 * open
     gloss = s.materials[m, 1]
     rough = s.materials[m, 2]
     label = s.label[t]
@@ -485,18 +487,27 @@ def shade(
         color += light.fill_color * (0.03 * ggx(cornea, view, light.fill_direction, 0.2))
         color += sky * (0.03 + 0.25 * wp.pow(1.0 - wp.max(wp.dot(d, view), 0.0), 5.0)) * lid
     elif kind == 3 or kind == 8:
-        g = s.toward[i]
-        tangent = vertices[g] - vertices[i]
+        tangent = wa * (vertices[s.toward[i]] - vertices[i])
+        tangent += wb * (vertices[s.toward[j]] - vertices[j]) + wc * (vertices[s.toward[k]] - vertices[k])
         if wp.length_sq(tangent) < 1.0e-12:
             tangent = vertices[i] - vertices[j]
         tangent = wp.normalize(tangent)
+        # A ribbon is a lock: rounded across, and streaked by the single hairs in it.
+        lock = wp.floor(coordinate[1])
+        across = coordinate[1] - lock
+        streak = value_noise(wp.vec3(across * 6.0, coordinate[0] * 2.0, lock * 7.31)) - 0.5
+        albedo = albedo * (1.0 + 0.7 * streak)
+        ambient = ambient * (1.0 + 0.7 * streak)
+        n = wp.normalize(n + 0.9 * (across - 0.5) * wp.cross(tangent, n))
+        nl = wp.dot(n, L)
+        shift = 0.16 * streak + 0.05 * (hash3(int(lock), 3, 1) - 0.5)
         tl = wp.dot(tangent, L)
         body = wp.sqrt(wp.max(1.0 - tl * tl, 0.0)) * (0.35 + 0.65 * wp.clamp(nl + 0.25, 0.0, 1.0))
         color = wp.cw_mul(albedo, light.key_color * (body * lit) + light.fill_color * (0.6 * nf * open)) + ambient
-        shine1 = strand_light(tangent, view, L, -0.08 + 0.06 * (coordinate[1] - 0.5), 60.0)
-        shine2 = strand_light(tangent, view, L, 0.10 + 0.10 * (coordinate[1] - 0.5), 14.0)
+        shine1 = strand_light(tangent, view, L, shift - 0.08, 60.0)
+        shine2 = strand_light(tangent, view, L, shift + 0.10, 14.0)
         front = wp.clamp(nl * 1.5 + 0.4, 0.0, 1.0) * lit
-        color += light.key_color * (gloss * 0.045 * shine1 * front)
+        color += light.key_color * (gloss * 0.06 * shine1 * front) + sky * (0.012 * gloss * open)
         color += wp.cw_mul(albedo, light.key_color) * (gloss * 0.8 * shine2 * front)
     elif kind == 4:
         d4 = wp.max((nl + 0.1) / 1.1, 0.0)
@@ -506,12 +517,16 @@ def shade(
         color += light.key_color * (0.04 * gloss * ggx(n, view, L, rough) * lit)
     else:
         d5 = wp.max(nl, 0.0)
+        if kind == 6:
+            d5 = wp.max(d5, 0.45)
+            lit = wp.max(lit, 0.5)
         color = wp.cw_mul(albedo, light.key_color * (d5 * lit) + light.fill_color * (nf * open)) + ambient
         fresnel5 = 0.05 + 0.6 * wp.pow(1.0 - facing, 5.0)
         color += light.key_color * (fresnel5 * gloss * 2.0 * ggx(n, view, L, rough) * lit)
         color += sky * (fresnel5 * gloss * open)
-        if kind == 7:
-            color = color * wp.clamp(open * 1.2, 0.05, 1.0)
+        if kind == 6 or kind == 7:
+            # Occlusion was measured with the mouth closed; an open one lets light in, less so toward the throat.
+            color = color * wp.where(kind == 6, 1.0, 0.6)
 
     out_color[y, x] = color
     out_label[y, x] = label

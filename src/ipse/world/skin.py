@@ -262,8 +262,8 @@ def paint(person: Person, look: Look) -> tuple[np.ndarray, np.ndarray]:
     # Sockets are darker, bluish; more so with age.
     darken(zone["socket"] * (0.20 + 0.25 * skin.wrinkles) + zone["inner"], 0.7, 0.8, 0.6)
     if skin.freckles > 0.02:
-        spots = smoothstep(1.25 - 0.5 * skin.freckles, 1.75 - 0.4 * skin.freckles, fine + 0.3 * medium)
-        darken(skin.freckles * spots * zone["freckles"], 0.38, 0.6, 0.8)
+        spots = smoothstep(1.5 - 0.4 * skin.freckles, 2.3 - 0.4 * skin.freckles, 0.75 * fine + 0.5 * hairs + 0.3 * medium)
+        darken((0.25 + 0.35 * skin.freckles) * spots * zone["freckles"], 0.30, 0.50, 0.65)
     if skin.wrinkles > 0.03:
         darken(0.75 * skin.wrinkles * zone["lines"], 0.85, 1.1, 1.2)
     for mark in skin.moles:
@@ -350,8 +350,8 @@ def _brows(person: Person, hairs: np.ndarray, fine: np.ndarray) -> np.ndarray:
     b = person.brows
     inner = 0.0085 + 0.006 * b.spacing
     t = (x - inner) / (0.0545 - inner)
-    arch = 0.0028 + 0.0060 * b.arch
-    center = 0.7495 + arch * np.sin(t.clip(0, 1.1) * np.pi * 0.72) - 0.0060 * (t - 0.62).clip(0, 1)
+    arch = 0.0010 + 0.0042 * b.arch
+    center = 0.7512 + arch * np.sin(t.clip(0, 1.1) * np.pi * 0.80) - 0.0085 * (t - 0.60).clip(0, 1)
     half = (0.0022 + 0.0040 * b.thickness) * (1 - 0.72 * t.clip(0, 1) ** 1.6) * (0.75 + 0.25 * smoothstep(0, 0.15, t))
     shape = smoothstep(1.25, 0.55, np.abs(y - center) / half) * smoothstep(-0.05, 0.08, t) * smoothstep(1.02, 0.85, t)
     strokes = 0.88 + 0.13 * hairs[rows, columns] + 0.08 * fine[rows, columns]
