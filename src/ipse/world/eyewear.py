@@ -10,7 +10,7 @@ from scipy.spatial import cKDTree
 
 from ipse.world import raster
 from ipse.world.body import Rest, body
-from ipse.world.fitting import Embedding, Mesh, crown, embed, grid, oval, smooth_path, surface, sweep
+from ipse.world.fitting import Embedding, Mesh, crown, ear_path, embed, grid, oval, smooth_path, surface, sweep
 from ipse.world.look import Glasses
 from ipse.world.parts import Material, Part
 from ipse.world.skin import smoothstep, to_linear
@@ -21,8 +21,6 @@ _BASE_CURVE = 0.11
 """Radius of the lenses' outer surface, meters."""
 _WRAP = np.tan(np.radians(6))
 _SUNGLASSES_OPACITY = 0.88
-_EAR_ROOT = np.array([[0.0720, 0.7385, 0.0510], [0.0705, 0.7340, 0.0405], [0.0685, 0.7210, 0.0345], [0.0665, 0.7060, 0.0335]])
-"""Template points that the left temple passes at and behind the ear."""
 
 
 @dataclass(frozen=True)
@@ -84,18 +82,9 @@ def _places() -> dict[str, Embedding | np.ndarray]:
         rows = np.stack([np.stack([np.zeros(12), np.full(12, h), side_z], 1) for h in (0.733, 0.742, 0.750)])
         direction = np.broadcast_to([sign, 0.0, 0.0], rows.shape)
         sides[f"{name}_side"] = embed(rows, direction, face, rows + 0.071 * direction)
-    ears = {}
-    skin = np.unique(b.triangles[b.triangles_of("body")])
-    for name, sign in (("left", 1.0), ("right", -1.0)):
-        root = _EAR_ROOT * [sign, 1, 1]
-        # The mean of the nearest vertices, kept at the template's distance from them.
-        near = skin[np.argsort(np.linalg.norm(b.template[skin][None] - root[:, None], axis=2), 1)[:, :6]]
-        ears[f"{name}_ear"] = near
-        ears[f"{name}_ear_shift"] = root - b.template[near].mean(1)
     return {
         "face": front,
         **sides,
-        **ears,
         "lashes": np.unique(b.triangles[b.triangles_of("lashes")]),
         "left_eye": np.unique(b.triangles[b.triangles_of("helper-l-eye")]),
         "right_eye": np.unique(b.triangles[b.triangles_of("helper-r-eye")]),
@@ -232,8 +221,7 @@ def glasses_parts(glasses: Glasses, rest: Rest) -> list[Part]:
         name = "left" if sign > 0 else "right"
         corner = np.array([[center_x + half_width * 0.985, -drop + frame.hinge * half_height]])
         start = place(corner * flip)[0]
-        near, shift = places[f"{name}_ear"], places[f"{name}_ear_shift"]
-        ear = v[near].mean(1) - middle + shift * [1, scale, 1]
+        ear = ear_path(rest, sign) - middle
         side = sides[name].reshape(-1, 3)
         order = np.argsort(side[:, 2])
         hinge_x = max(abs(start[0]) + 0.004, _beyond(side, order, start[2] - 0.012, 0.003, sign))

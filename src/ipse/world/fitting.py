@@ -14,6 +14,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from ipse.world.body import Rest, body
+from ipse.world.parts import Part
 
 BODY_VERTICES = 13380
 """The first vertices of the table are the body's own skin; helpers and eyes follow."""
@@ -89,18 +90,20 @@ def embed(origins: np.ndarray, directions: np.ndarray, triangles: np.ndarray, gu
     return Embedding(six.astype(np.int32), share.astype(np.float32))
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=1)
+def trunk_vertices() -> np.ndarray:
+    """(V,) bool: vertices that move with trunk, shoulders, neck or head more than with arms and legs."""
+    b = body()
+    limbs = ("upperarm", "lowerarm", "wrist", "finger", "metacarpal", "lowerleg", "foot", "upperleg02")
+    return (b.skin_weight * np.isin(b.skin_index, [i for i, n in enumerate(b.bones) if n.startswith(limbs)])).sum(1) <= 0.45
+
+
+@lru_cache(maxsize=2)
 def surface(ears: bool) -> np.ndarray:
     """(M, 3) triangles of the head, neck and trunk without arms, legs and the inside of the mouth; `ears` or not."""
     b = body()
     triangles = b.triangles[b.triangles_of("body")]
-    limbs = [
-        i
-        for i, n in enumerate(b.bones)
-        if n.startswith(("upperarm", "lowerarm", "wrist", "finger", "metacarpal", "lowerleg", "foot", "upperleg02"))
-    ]
-    share = (b.skin_weight * np.isin(b.skin_index, limbs)).sum(1)
-    out = (share > 0.45) | (b.mask("inside_mouth") > 0.5)
+    out = ~trunk_vertices() | (b.mask("inside_mouth") > 0.5)
     if not ears:
         out |= b.mask("ears") > 0.3
     return triangles[~out[triangles].any(1)]
@@ -178,6 +181,60 @@ def nearest_vertices(points: np.ndarray) -> np.ndarray:
     return used[tree.query(points)[1]].astype(np.int32)
 
 
+_EAR_ROOT = np.array([[0.0720, 0.7385, 0.0510], [0.0705, 0.7340, 0.0405], [0.0685, 0.7210, 0.0345], [0.0665, 0.7060, 0.0335]])
+"""Template points at and behind the root of the left ear, from its top downward."""
+
+
+@lru_cache(maxsize=2)
+def _ear_vertices(sign: float) -> tuple[np.ndarray, np.ndarray]:
+    b, root = body(), _EAR_ROOT * [sign, 1, 1]
+    skin = np.unique(b.triangles[b.triangles_of("body")])
+    near = skin[np.argsort(np.linalg.norm(b.template[skin][None] - root[:, None], axis=2), 1)[:, :6]]
+    return near, root - b.template[near].mean(1)
+
+
+def ear_path(rest: Rest, sign: float) -> np.ndarray:
+    """(4, 3) where a temple or a loop runs: over the root of the ear and down behind it; `sign` 1 is the person's left."""
+    near, shift = _ear_vertices(sign)
+    return rest.vertices[near].mean(1) + shift
+
+
+@lru_cache(maxsize=1)
+def _jaw() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Skin vertices of the lower face and neck, how far the jaw takes each (0..1 of the chin), and how much else moves it."""
+    b = body()
+    t = b.template
+    skin = np.unique(surface(False))
+    skin = skin[(t[skin, 1] > 0.59) & (t[skin, 1] < 0.75) & (t[skin, 2] > 0.0) & (b.mask("lips")[skin] < 0.1)]
+    drop = b.action_offsets({"jawOpen": 1.0})[skin]
+    chin = drop[np.argmin(np.linalg.norm(t[skin] - [0.0, 0.616, 0.137], axis=1))]
+    share = drop @ chin / (chin @ chin)
+    stray = np.linalg.norm(drop - share[:, None] * chin, axis=1) / np.linalg.norm(chin)
+    for action in ("mouthSmileLeft", "mouthSmileRight", "mouthPucker", "mouthFunnel", "cheekPuff", "mouthLowerDownLeft", "mouthLowerDownRight"):
+        stray += 25 * np.linalg.norm(b.action_offsets({action: 1.0})[skin], axis=1)
+    return skin, share, stray
+
+
+def jaw_anchor(share: np.ndarray) -> np.ndarray:
+    """(...) int32: for each share 0..1 a vertex that follows the jaw by it and hardly anything else of the face."""
+    skin, moves, stray = _jaw()
+    levels = np.linspace(0, 1, 25)
+    best = np.array([skin[np.argmin(np.abs(moves - level) + stray)] for level in levels])
+    best[0] = crown()
+    return best[np.round(np.clip(share, 0, 1) * 24).astype(int)].astype(np.int32)
+
+
+def tented(radius: np.ndarray, rounds: int, wrap: bool = False) -> np.ndarray:
+    """Distances (R, C) of a surface from within, with its hollows bridged as stretched cloth does; never less than before."""
+    out = radius.copy()
+    for _ in range(rounds):
+        p = np.pad(out, ((1, 1), (0, 0)), mode="edge")
+        mean = 0.25 * p[:-2] + 0.5 * out + 0.25 * p[2:]
+        p = np.pad(mean, ((0, 0), (1, 1)), mode="wrap" if wrap else "edge")
+        out = np.maximum(out, 0.25 * p[:, :-2] + 0.5 * mean + 0.25 * p[:, 2:])
+    return out
+
+
 def grid(rows: int, columns: int, wrap: bool = False, flip: bool = False) -> np.ndarray:
     """(M, 3) int32 triangles of a grid of vertices in row order.
 
@@ -251,6 +308,32 @@ def smooth_path(points: np.ndarray, count: int) -> np.ndarray:
     t = (s - i)[:, None]
     a, b, c, d = p[i], p[i + 1], p[i + 2], p[i + 3]
     return 0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
+
+
+class Clothes:
+    """The outside of what is worn on the trunk, for what lies over it."""
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        b = body()
+        shells = [p for p in parts if p.label in ("top", "bottom", "dress", "coat")]
+        on_trunk = trunk_vertices()
+        kept = [on_trunk[p.anchor] & (True if p.keep is None else p.keep > -0.004) for p in shells]
+        points = [p.vertices[k] for p, k in zip(shells, kept, strict=True)]
+        self._points = np.concatenate([*points, np.full((1, 3), b.template.min() - 9)]).astype(np.float64)
+        self._tree = cKDTree(self._points)
+
+    def clear(self, points: np.ndarray, out: np.ndarray, gap: float) -> np.ndarray:
+        """Points (..., 3), moved along the unit vectors `out` (broadcastable) until they stand `gap` meters off the clothes."""
+        p = np.asarray(points, np.float64)
+        d = np.broadcast_to(out, p.shape)
+        for reach in (0.05, 0.03):
+            distance, near = self._tree.query(p, k=10, distance_upper_bound=reach + 0.02)
+            q = self._points[np.minimum(near, len(self._points) - 1)] - p[..., None, :]
+            along = (q * d[..., None, :]).sum(-1)
+            aside = np.sqrt(np.maximum((q * q).sum(-1) - along**2, 0))
+            rise = np.where(np.isfinite(distance) & (aside < 0.022), along + gap, 0.0).max(-1)
+            p = p + d * np.maximum(rise, 0)[..., None]
+        return p
 
 
 class Mesh:
