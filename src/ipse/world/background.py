@@ -144,5 +144,3 @@ def _light(width: int, height: int, uneven: float, corners: float, dice: Dice) -
     patch = Image.fromarray(_smooth_light()[i : i + 12, j : j + 12])
     field = np.asarray(patch.resize((width, height), Image.Resampling.BICUBIC))
     return (1 + uneven * field) * (1 - corners * _corners(width, height))
-
-

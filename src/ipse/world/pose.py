@@ -210,7 +210,8 @@ class _Figure:
 
         Args:
             side: ``L`` or ``R``.
-            upper, fore: directions of upper arm and forearm.
+            upper: direction of the upper arm.
+            fore: direction of the forearm.
             palm: where the palm faces; by default as the forearm brings it.
             hand: where the hand points; by default nearly on with the forearm.
             curl: of the fingers, 0 as modelled, 1 relaxed, 4 a fist.

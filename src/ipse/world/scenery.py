@@ -304,7 +304,9 @@ def _picture(brush: Brush, dice: Dice, x: float, y: float, z: float, color: RGB)
     split = y + h * dice(-0.6, 0.5)
     brush.upright(x - w, x + w, y - h, split, z - 0.031, mixed(dice.pick(_CLOTHS), (0.75, 0.7, 0.6), dice(0, 0.6)))
     a = x + w * dice(-0.8, 0.2)
-    brush.upright(a, a + w * dice(0.3, 0.7), y - h * 0.8, y + h * dice(-0.2, 0.7), z - 0.032, lit(color, dice(0.5, 1.2)))
+    brush.upright(
+        a, a + w * dice(0.3, 0.7), y - h * 0.8, y + h * dice(-0.2, 0.7), z - 0.032, lit(color, dice(0.5, 1.2))
+    )
 
 
 def _plant(brush: Brush, dice: Dice, x: float, y: float, z: float, size: float) -> None:
@@ -322,7 +324,9 @@ def _plant(brush: Brush, dice: Dice, x: float, y: float, z: float, size: float) 
         brush.flat(((cx, cy), (mid[0] + nx, mid[1] + ny), tip, (mid[0] - nx, mid[1] - ny)), lit(green, dice(0.6, 1.35)))
 
 
-def _shell(brush: Brush, dice: Dice, wall: RGB, floor: RGB, left: float, right: float, depth: float, top: float) -> None:
+def _shell(
+    brush: Brush, dice: Dice, wall: RGB, floor: RGB, left: float, right: float, depth: float, top: float
+) -> None:
     """A room's back and side walls, ceiling, floor and baseboards."""
     near = 0.3
     brush.fill(lit(wall, 0.8))
@@ -404,10 +408,14 @@ def room(brush: Brush, dice: Dice, color: RGB) -> None:
         w, h = dice(0.5, 0.9), dice(0.7, 1.1)
         brush.box(x - w, x + w, 0, h, z + 0.4, depth, wood)
         for k in (-1, 0, 1):
-            brush.upright(x + k * w * 0.66 - w * 0.3, x + k * w * 0.66 + w * 0.3, 0.1, h - 0.06, z + 0.39, lit(wood, 0.88))
+            brush.upright(
+                x + k * w * 0.66 - w * 0.3, x + k * w * 0.66 + w * 0.3, 0.1, h - 0.06, z + 0.39, lit(wood, 0.88)
+            )
         for _ in range(3):
             a = x + dice(-0.8, 0.7) * w
-            brush.upright(a, a + dice(0.08, 0.2), h, h + dice(0.1, 0.35), z + 0.6, mixed(dice.pick(_CLOTHS), color, dice()))
+            brush.upright(
+                a, a + dice(0.08, 0.2), h, h + dice(0.1, 0.35), z + 0.6, mixed(dice.pick(_CLOTHS), color, dice())
+            )
     if dice.chance(0.6):
         lx, lz = dice.pick((left + 0.5, right - 0.5)), depth - dice(0.5, 1.2)
         brush.upright(lx - 0.015, lx + 0.015, 0, 1.35, lz, (0.2, 0.19, 0.18))
@@ -439,7 +447,9 @@ def office(brush: Brush, dice: Dice, color: RGB) -> None:
             brush.upright(x, x + w, 0.85, 2.35, depth - 0.01, tone)
             for _ in range(3):
                 a = x + dice(0, 0.8) * w
-                brush.upright(a, min(a + dice(0.2, 0.5), x + w), 0.85, dice(1.1, 2.0), depth - 0.011, lit(tone, dice(0.72, 0.9)))
+                brush.upright(
+                    a, min(a + dice(0.2, 0.5), x + w), 0.85, dice(1.1, 2.0), depth - 0.011, lit(tone, dice(0.72, 0.9))
+                )
             if dice.chance(0.5):
                 for y in np.arange(dice(1.2, 1.8), 2.35, 0.11):
                     brush.upright(x, x + w, y, y + 0.045, depth - 0.02, (0.86, 0.86, 0.84))
@@ -525,7 +535,9 @@ def shelf(brush: Brush, dice: Dice, color: RGB) -> None:
                 tone = lit(mixed(dice.pick(_BOOKS), color, 0.15), dice(0.75, 1.15))
                 brush.upright(x, x + w, y, y + h, z + 0.04, tone)
                 if kind < 0.3:
-                    brush.upright(x, x + w, y + h * 0.7, y + h * 0.78, z + 0.035, lit(tone, 1.6 if tone[0] < 0.5 else 0.5))
+                    brush.upright(
+                        x, x + w, y + h * 0.7, y + h * 0.78, z + 0.035, lit(tone, 1.6 if tone[0] < 0.5 else 0.5)
+                    )
                 x += w + 0.003
             elif kind < 0.93:
                 x += dice(0.05, 0.25)
@@ -578,7 +590,10 @@ def _tree(brush: Brush, dice: Dice, x: float, z: float, tall: float, leaves: Seq
     height, wide = tall * scale, tall * scale * dice(0.30, 0.42)
     trunk = lit((0.30, 0.24, 0.18), dice(0.7, 1.2))
     t = 0.025 * height
-    brush.flat(((cx - t, base), (cx + t, base), (cx + 0.6 * t, base - 0.6 * height), (cx - 0.6 * t, base - 0.6 * height)), trunk)
+    brush.flat(
+        ((cx - t, base), (cx + t, base), (cx + 0.6 * t, base - 0.6 * height), (cx - 0.6 * t, base - 0.6 * height)),
+        trunk,
+    )
     h, middle = brush.height, brush.width / 2
     left, top = max(int(middle + (cx - 1.5 * wide) * h), 0), max(int((base - height * 1.15) * h), 0)
     right, bottom = min(int(middle + (cx + 1.5 * wide) * h), brush.width), min(int((base - 0.2 * height) * h), h)
@@ -664,7 +679,9 @@ def _front(brush: Brush, dice: Dice, x: float, z0: float, z1: float, height: flo
 
 
 def _car(brush: Brush, dice: Dice, x: float, z: float) -> None:
-    paint = dice.pick(((0.12, 0.12, 0.13), (0.75, 0.76, 0.77), (0.45, 0.47, 0.50), (0.45, 0.08, 0.08), (0.14, 0.20, 0.34)))
+    paint = dice.pick(
+        ((0.12, 0.12, 0.13), (0.75, 0.76, 0.77), (0.45, 0.47, 0.50), (0.45, 0.08, 0.08), (0.14, 0.20, 0.34))
+    )
     brush.level(x - 1.0, x + 1.0, 0.01, z - 0.1, z + 4.3, (0.10, 0.10, 0.11))
     brush.box(x - 0.86, x + 0.86, 0.3, 0.85, z, z + 4.2, paint)
     brush.box(x - 0.72, x + 0.72, 0.85, 1.42, z + 0.7, z + 3.2, (0.10, 0.12, 0.14))
@@ -714,7 +731,15 @@ def street(brush: Brush, dice: Dice, color: RGB) -> None:
     for z, what in sorted(things, reverse=True):
         near = dice.chance(0.5)
         if what == "tree":
-            _tree(brush, dice, a - 0.6 if near else b + 0.6, z, dice(4, 7), leaves, lit((0.27, 0.36, 0.18), dice(0.8, 1.2)))
+            _tree(
+                brush,
+                dice,
+                a - 0.6 if near else b + 0.6,
+                z,
+                dice(4, 7),
+                leaves,
+                lit((0.27, 0.36, 0.18), dice(0.8, 1.2)),
+            )
         elif what == "car":
             _car(brush, dice, a + 1.1 if near else b - 1.1, z)
         else:
