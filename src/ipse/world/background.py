@@ -35,19 +35,19 @@ _DRAW: dict[str, Callable[[Brush, Dice, scenery.RGB], None]] = {
     "wall": scenery.wall,
     "bokeh": scenery.bokeh,
 }
-# (surface roughness, unevenness of the light, corners darkened)
-_FINISH: dict[str, tuple[float, float, float]] = {
-    "plain": (0.15, 0.05, 0.05),
-    "gradient": (0.12, 0.04, 0.05),
-    "studio": (0.15, 0.04, 0.15),
-    "room": (0.4, 0.22, 0.14),
-    "office": (0.35, 0.18, 0.12),
-    "shelf": (0.6, 0.26, 0.18),
-    "street": (0.6, 0.14, 0.12),
-    "park": (0.8, 0.12, 0.12),
-    "sky": (0.2, 0.04, 0.08),
-    "wall": (0.6, 0.20, 0.16),
-    "bokeh": (0.3, 0.10, 0.2),
+# (surface roughness, unevenness of the light, corners darkened, finest scale to draw at)
+_FINISH: dict[str, tuple[float, float, float, float]] = {
+    "plain": (0.15, 0.05, 0.05, 0.125),
+    "gradient": (0.12, 0.04, 0.05, 0.25),
+    "studio": (0.15, 0.04, 0.15, 0.25),
+    "room": (0.4, 0.22, 0.14, 1.5),
+    "office": (0.35, 0.18, 0.12, 1.5),
+    "shelf": (0.6, 0.26, 0.18, 1.5),
+    "street": (0.6, 0.14, 0.12, 1.5),
+    "park": (0.8, 0.12, 0.12, 1.0),
+    "sky": (0.2, 0.04, 0.08, 1.0),
+    "wall": (0.6, 0.20, 0.16, 1.0),
+    "bokeh": (0.3, 0.10, 0.2, 1.0),
 }
 
 
@@ -62,36 +62,35 @@ def background(spec: Background, width: int, height: int) -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def _background(spec: Background, width: int, height: int) -> np.ndarray:
-    rough, uneven, corners = _FINISH[spec.kind]
+    rough, uneven, corners, finest = _FINISH[spec.kind]
     dice = Dice(spec.seed, BACKGROUNDS.index(spec.kind))
-    finish = Dice(spec.seed, 1000)
+    place = dice(), dice(), dice(), dice()
     longest = max(width, height)
     # Depth of field, in pixels of the picture; even a sharp background is no sharper than a lens.
     sigma = longest * (0.0022 + 0.085 * spec.blur**1.5)
-    scale = min(_draw_scale(sigma), _LONGEST / longest)
+    scale = min(_draw_scale(sigma), finest, _LONGEST / longest)
     size = (max(round(width * scale), 8), max(round(height * scale), 8))
     brush = Brush(Image.new("RGB", size))
     _DRAW[spec.kind](brush, dice, spec.color.rgb)
     image = brush.image
-    if scale == 2:
-        image = image.reduce(2)
     if scale < 1:
-        image = ImageChops.soft_light(image, _grain(size, rough, finish))
         image = image.filter(ImageFilter.GaussianBlur(sigma * scale))
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
-    else:
-        image = ImageChops.soft_light(image, _grain((width, height), rough, finish))
-        if sigma > 0.3:
-            image = image.filter(ImageFilter.GaussianBlur(sigma))
-    out = _LINEAR[np.asarray(image)]
-    out *= _light(width, height, uneven, corners, finish)[..., None]
+    if scale != 1:
+        image = image.resize((width, height), Image.Resampling.BICUBIC if scale < 1 else Image.Resampling.BOX)
+    # What is out of focus has no grain but the sensor's.
+    rough = max(rough * (1 - 1.6 * spec.blur), 0.1)
+    image = ImageChops.soft_light(image, _grain((width, height), rough, place[0], place[1]))
+    if scale >= 1 and sigma > 0.3:
+        image = image.filter(ImageFilter.GaussianBlur(sigma))
+    out = np.take(_LINEAR, np.asarray(image))
+    out *= _light(width, height, uneven, corners, place[2], place[3])[..., None]
     out.flags.writeable = False
     return out
 
 
 def _draw_scale(sigma: float) -> float:
     """What is blurred need not be drawn finely."""
-    return 2.0 if sigma < 0.9 else 1.0 if sigma < 2.5 else 0.5 if sigma < 6 else 0.25
+    return 1.5 if sigma < 0.7 else 1.0 if sigma < 2.2 else 0.5 if sigma < 5 else 0.25
 
 
 @lru_cache(maxsize=1)
@@ -107,19 +106,19 @@ def _noise() -> np.ndarray:
 @lru_cache(maxsize=64)
 def _grain_image(strength: int, side: int) -> Image.Image:
     """The noise as gray pictures for soft light, where 128 changes nothing; `side` pixels high and wide."""
-    gray = Image.fromarray(np.clip(128 + 0.22 * strength * _noise(), 0, 255).astype(np.uint8))
+    gray = Image.fromarray(np.clip(128 + 1.1 * strength * _noise(), 0, 255).astype(np.uint8))
     if side != 1024:
         gray = gray.resize((side, side), Image.Resampling.BOX)
     return Image.merge("RGB", (gray, gray, gray))
 
 
-def _grain(size: tuple[int, int], rough: float, dice: Dice) -> Image.Image:
+def _grain(size: tuple[int, int], rough: float, u: float, v: float) -> Image.Image:
     """What surfaces have beyond their color: about the same piece of the noise at every size of the picture."""
     side = 64
     while side < 2 * max(size):
         side *= 2
-    x, y = (round(dice() * (side - n - 1)) for n in size)
-    return _grain_image(round(100 * rough), side).crop((x, y, x + size[0], y + size[1]))
+    x, y = (round(t * (side - n - 1)) for t, n in zip((u, v), size, strict=True))
+    return _grain_image(round(20 * rough), side).crop((x, y, x + size[0], y + size[1]))
 
 
 @lru_cache(maxsize=8)
@@ -138,9 +137,9 @@ def _corners(width: int, height: int) -> np.ndarray:
     return ((x / width - 0.5) ** 2 + (y / height - 0.5) ** 2) * 2
 
 
-def _light(width: int, height: int, uneven: float, corners: float, dice: Dice) -> np.ndarray:
+def _light(width: int, height: int, uneven: float, corners: float, u: float, v: float) -> np.ndarray:
     """(H, W) float32: lamps and windows out of sight, and the lens's fall-off."""
-    i, j = int(dice(0, 48)), int(dice(0, 48))
+    i, j = int(u * 48), int(v * 48)
     patch = Image.fromarray(_smooth_light()[i : i + 12, j : j + 12])
-    field = np.asarray(patch.resize((width, height), Image.Resampling.BICUBIC))
+    field = np.asarray(patch.resize((width, height), Image.Resampling.BILINEAR))
     return (1 + uneven * field) * (1 - corners * _corners(width, height))

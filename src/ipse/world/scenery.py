@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
@@ -38,12 +39,12 @@ class Dice:
     """Fast seeded choices."""
 
     def __init__(self, *seed: int) -> None:
-        self._numbers = np.random.default_rng(seed).random(1024).tolist()
+        self._numbers = np.random.default_rng(seed).random(512).tolist()
         self._next = 0
 
     def __call__(self, low: float = 0.0, high: float = 1.0) -> float:
         """A number from `low` to `high`."""
-        self._next = (self._next + 1) % 1024
+        self._next = (self._next + 1) % 512
         return low + (high - low) * self._numbers[self._next]
 
     def pick(self, items: Sequence[_T]) -> _T:
@@ -57,16 +58,18 @@ class Dice:
 
 def mixed(a: RGB, b: RGB, weight: float) -> RGB:
     """`a` at weight 0, `b` at weight 1."""
-    return tuple(x + (y - x) * weight for x, y in zip(a, b, strict=True))  # type: ignore[return-value]
+    (p, q, r), (x, y, z) = a, b
+    return p + (x - p) * weight, q + (y - q) * weight, r + (z - r) * weight
 
 
 def lit(color: RGB, factor: float) -> RGB:
     """A color in more or less light."""
-    return tuple(min(c * factor, 1.0) for c in color)  # type: ignore[return-value]
+    return color[0] * factor, color[1] * factor, color[2] * factor
 
 
 def _bytes(color: RGB) -> tuple[int, int, int]:
-    return tuple(max(0, min(255, round(255 * c))) for c in color)  # type: ignore[return-value]
+    r, g, b = (int(255 * c + 0.5) for c in color)
+    return (r if r < 255 else 255, g if g < 255 else 255, b if b < 255 else 255)
 
 
 class Brush:
@@ -104,7 +107,7 @@ class Brush:
     def flat(self, points: Sequence[tuple[float, float]], color: RGB) -> None:
         """A polygon in flat coordinates."""
         h, middle = self.height, self.width / 2
-        self._draw.polygon([(middle + x * h, y * h) for x, y in points], fill=_bytes(color))
+        self._draw.polygon([(middle + x * h, y * h) for x, y in points], _bytes(color))
 
     def band(self, top: float, bottom: float, color: RGB) -> None:
         """Everything between two heights."""
@@ -124,10 +127,12 @@ class Brush:
 
     def solid(self, corners: Sequence[tuple[float, float, float]], color: RGB) -> None:
         """A polygon in meters, cut at the camera."""
-        c, s = self._cos, self._sin
+        c, s, near = self._cos, self._sin, 0.25
         seen = [(c * x - s * z, y, c * z + s * x) for x, y, z in corners]
-        near = 0.25
-        if min(p[2] for p in seen) < near:
+        behind = sum(z < near for _, _, z in seen)
+        if behind == len(seen):
+            return
+        if behind:
             cut = []
             for (ax, ay, az), (bx, by, bz) in zip(seen, seen[1:] + seen[:1], strict=True):
                 if az >= near:
@@ -135,11 +140,14 @@ class Brush:
                 if (az < near) != (bz < near):
                     t = (near - az) / (bz - az)
                     cut.append((ax + t * (bx - ax), ay + t * (by - ay), near))
-            if len(cut) < 3:
-                return
             seen = cut
-        f, eye, horizon = self.focal, self.eye, self.horizon
-        self.flat([(f * x / z, horizon + f * (eye - y) / z) for x, y, z in seen], color)
+        h, eye = self.height, self.eye
+        middle, level, f = self.width / 2, self.horizon * h, self.focal * h
+        points = [(middle + f * x / z, level + f * (eye - y) / z) for x, y, z in seen]
+        xs = [x for x, _ in points]
+        # Pillow would scan what lies beside the picture, too.
+        if max(xs) > 0 and min(xs) < self.width:
+            self._draw.polygon(points, _bytes(color))
 
     def upright(self, x0: float, x1: float, y0: float, y1: float, z: float, color: RGB) -> None:
         """A rectangle that faces the camera's zero yaw."""
@@ -183,11 +191,9 @@ class Brush:
         """Light that falls off smoothly around a place."""
         h = self.height
         size = max(round(2 * radius * h), 2)
-        glow = _glow().resize((size, size), Image.Resampling.BILINEAR).point(lambda v: v * strength)
+        glow = _glow(round(strength, 1)).resize((size, size), Image.Resampling.BILINEAR)
         left, top = round(self.width / 2 + (x - radius) * h), round((y - radius) * h)
-        mask = Image.new("L", self.image.size)
-        mask.paste(glow, (left, top))
-        self.through(mask, color)
+        self.image.paste(_bytes(color), (left, top, left + size, top + size), glow)
 
 
 @lru_cache(maxsize=1)
@@ -195,10 +201,10 @@ def _ramp() -> Image.Image:
     return Image.fromarray(np.arange(256, dtype=np.uint8)[:, None])
 
 
-@lru_cache(maxsize=1)
-def _glow() -> Image.Image:
-    y, x = np.mgrid[-1:1:128j, -1:1:128j]
-    return Image.fromarray((255 * np.clip(1 - np.hypot(x, y), 0, 1) ** 1.5).astype(np.uint8))
+@lru_cache(maxsize=16)
+def _glow(strength: float) -> Image.Image:
+    y, x = np.mgrid[-1:1:96j, -1:1:96j]
+    return Image.fromarray((255 * strength * np.clip(1 - np.hypot(x, y), 0, 1) ** 1.5).astype(np.uint8))
 
 
 @lru_cache(maxsize=1)
@@ -516,12 +522,14 @@ def shelf(brush: Brush, dice: Dice, color: RGB) -> None:
     """Shelves full of books and things."""
     brush.usual_look(dice, 16)
     wood = dice.pick((*_WOODS, (0.80, 0.78, 0.74), (0.20, 0.17, 0.15)))
-    z, deep = dice(3.0, 4.2) + (1.5 if brush.tall else 0.0), 0.28
+    z, deep = dice(4.2, 5.4) if brush.tall else dice(1.9, 3.0), 0.28
     brush.fill(lit(wood, 0.35))
     brush.level(-6, 6, 0, 0.3, z + deep, dice.pick(_WOODS))
     reach = 0.65 * brush.aspect * z / brush.focal + 0.8 * abs(brush._sin) * z
     low, high = (0.08, 2.6) if brush.tall else (brush.eye - 0.75 * z / brush.focal, brush.eye + 0.75 * z / brush.focal)
     step, wide = dice(0.30, 0.40), dice(0.8, 1.3)
+    # Books narrower than a pixel would only cost time.
+    finest = 1.2 * z / (brush.focal * brush.height)
     # Cut to what the picture shows of the wall.
     offset = -brush._sin / brush._cos * -z
     brush.upright(offset - reach, offset + reach, low, high, z + deep, lit(wood, 0.45))
@@ -531,10 +539,10 @@ def shelf(brush: Brush, dice: Dice, color: RGB) -> None:
         while x < offset + reach:
             kind = dice()
             if kind < 0.86:
-                w, h = dice(0.022, 0.07), step * dice(0.55, 0.86)
+                w, h = max(dice(0.022, 0.07), finest), step * dice(0.55, 0.86)
                 tone = lit(mixed(dice.pick(_BOOKS), color, 0.15), dice(0.75, 1.15))
                 brush.upright(x, x + w, y, y + h, z + 0.04, tone)
-                if kind < 0.3:
+                if kind < 0.22:
                     brush.upright(
                         x, x + w, y + h * 0.7, y + h * 0.78, z + 0.035, lit(tone, 1.6 if tone[0] < 0.5 else 0.5)
                     )
@@ -584,8 +592,8 @@ def sky(brush: Brush, dice: Dice, color: RGB) -> None:
         brush.fade(y + 0.02, 1, lit(haze, 0.85), (0.36, 0.38, 0.28))
 
 
-def _tree(brush: Brush, dice: Dice, x: float, z: float, tall: float, leaves: Sequence[Image.Image], green: RGB) -> None:
-    """A tree: trunk, and a crown of leaf clumps in shade and light; `leaves` are the masks of its three tones."""
+def _tree(brush: Brush, dice: Dice, x: float, z: float, tall: float, leaves: Image.Image) -> None:
+    """A tree: trunk, and a crown cut from `leaves`, which is as large as the picture."""
     cx, base, scale = brush.at(x, 0, z)
     height, wide = tall * scale, tall * scale * dice(0.30, 0.42)
     trunk = lit((0.30, 0.24, 0.18), dice(0.7, 1.2))
@@ -605,15 +613,19 @@ def _tree(brush: Brush, dice: Dice, x: float, z: float, tall: float, leaves: Seq
     for dx, up, r in balls:
         ex, ey = middle + (cx + dx) * h - left, (base - up) * h - top
         pen.ellipse((ex - r * h, ey - 0.85 * r * h, ex + r * h, ey + 0.85 * r * h), fill=255)
-    tones = (lit(green, 0.55), green, lit(mixed(green, (0.80, 0.82, 0.35), 0.25), 1.35))
-    for mask, tone in zip(leaves, tones, strict=True):
-        shown = ImageChops.multiply(crown, mask.crop((left, top, right, bottom)))
-        brush.image.paste(_bytes(tone), (left, top, right, bottom), shown)
+    shown = ImageChops.multiply(crown, leaves.getchannel("A").crop((left, top, right, bottom)))
+    brush.image.paste(leaves.crop((left, top, right, bottom)), (left, top), shown)
 
 
-def _leaves(field: Image.Image) -> tuple[Image.Image, Image.Image, Image.Image]:
-    """Masks of leaves in shade, in light and in the sun."""
-    return _step(field, 0.12, 0.25), _step(field, 0.45, 0.25), _step(field, 0.72, 0.2, 0.8)
+def _leaves(field: Image.Image, green: RGB) -> Image.Image:
+    """Foliage in RGBA over the whole picture: leaves in shade, in light and in the sun, gaps between them."""
+    ramp = np.clip((np.arange(256) / 255 - np.array([[0.45], [0.72]])) / 0.22 + 0.5, 0, 1)[..., None]
+    shade, light, sun = (
+        np.array(c) for c in (lit(green, 0.55), green, lit(mixed(green, (0.8, 0.82, 0.35), 0.25), 1.35))
+    )
+    table = shade + (light - shade) * ramp[0] + 0.8 * (sun - light) * ramp[1]
+    table = np.clip(255 * table, 0, 255).astype(int)
+    return Image.merge("RGBA", (*(field.point(table[:, c].tolist()) for c in range(3)), _step(field, 0.12, 0.25)))
 
 
 def park(brush: Brush, dice: Dice, color: RGB) -> None:
@@ -644,11 +656,11 @@ def park(brush: Brush, dice: Dice, color: RGB) -> None:
         x, w = dice(-2, 2), dice(0.9, 1.6)
         sand = dice.pick(((0.66, 0.60, 0.50), (0.52, 0.51, 0.49)))
         brush.solid(((x - w, 0, 1.0), (x + w, 0, 1.0), (x * 2 + w, 0, 40), (x * 2 - w, 0, 40)), sand)
-    masks = _leaves(leaves)
+    kinds = [_leaves(leaves, lit(mixed(season, (0.28, 0.40, 0.2), dice()), dice(0.8, 1.15))) for _ in range(2)]
+    kinds.append(_leaves(leaves, lit(mixed(mixed(season, (0.28, 0.40, 0.2), dice()), lower, 0.18), dice(0.9, 1.1))))
     for z in sorted((dice(7, 32) for _ in range(5)), reverse=True):
         x = dice(-0.6, 0.6) * brush.aspect * z / brush.focal
-        green = lit(mixed(mixed(season, (0.28, 0.40, 0.2), dice()), lower, 0.008 * z), dice(0.8, 1.15))
-        _tree(brush, dice, x, z, dice(5, 10), masks, green)
+        _tree(brush, dice, x, z, dice(5, 10), kinds[2] if z > 22 else dice.pick(kinds[:2]))
     if dice.chance(0.4):
         x, z = dice(-1.5, 1.5), dice(6, 9)
         brush.box(x - 0.8, x + 0.8, 0.42, 0.48, z, z + 0.4, (0.42, 0.30, 0.2))
@@ -663,7 +675,7 @@ def _front(brush: Brush, dice: Dice, x: float, z0: float, z1: float, height: flo
     """A house front along the street."""
     brush.side(x, 0, height, z0, z1, tone)
     brush.side(x, 0, 3.3, z0, z1, lit(tone, 0.7))
-    bays = max(int((z1 - z0) / dice(2.0, 3.0)), 1)
+    bays = max(int((z1 - z0) / dice(2.0, 3.0)), 1) if z0 < 35 else 1
     floors = min(int((height - 3.6) / 3.1), 5)
     bay = (z1 - z0) / bays
     for k in range(bays):
@@ -673,7 +685,8 @@ def _front(brush: Brush, dice: Dice, x: float, z0: float, z1: float, height: flo
         for level in range(floors):
             y = 4.1 + 3.1 * level
             brush.side(x, y, y + 1.7, z + 0.28 * bay, z + 0.72 * bay, lit(glass, dice(0.55, 1.2)))
-            brush.side(x, y - 0.12, y, z + 0.24 * bay, z + 0.76 * bay, lit(tone, 1.15))
+            if z0 < 10:
+                brush.side(x, y - 0.12, y, z + 0.24 * bay, z + 0.76 * bay, lit(tone, 1.15))
     brush.side(x, 2.9, 3.3, z0, z1, lit(dice.pick(_BOOKS), 0.9))
     brush.side(x, height - 0.4, height, z0, z1, lit(tone, 0.8))
 
@@ -716,7 +729,7 @@ def street(brush: Brush, dice: Dice, color: RGB) -> None:
         edges = [dice(-8, 1)]
         while edges[-1] < 85:
             edges.append(edges[-1] + dice(8, 17))
-        for z0, z1 in reversed(list(zip(edges, edges[1:], strict=False))):
+        for z0, z1 in reversed(list(pairwise(edges))):
             haze = min(z0 / 160, 0.45) if z0 > 0 else 0.0
             tone = mixed(lit(mixed(dice.pick(tones), color, 0.12), shade * dice(0.9, 1.1)), lower, haze)
             height = dice(8, 19)
@@ -724,22 +737,14 @@ def street(brush: Brush, dice: Dice, color: RGB) -> None:
                 out = 12 if x > 0 else -12
                 brush.upright(min(x, x + out), max(x, x + out), 0, height, z0, lit(tone, 0.85))
             _front(brush, dice, x, max(z0, 0.3), z1, height, tone, mixed(lit(glass, shade), lower, haze))
-    leaves = _leaves(_clump(brush, dice, 0.9))
+    leaves = _leaves(_clump(brush, dice, 0.9), lit((0.27, 0.36, 0.18), dice(0.8, 1.2)))
     things = [(dice(14, 40), "tree") for _ in range(2) if dice.chance(0.5)]
     things += [(dice(7, 34), "car") for _ in range(3)]
     things += [(z, "lamp") for z in (10.0, 22.0, 36.0)]
     for z, what in sorted(things, reverse=True):
         near = dice.chance(0.5)
         if what == "tree":
-            _tree(
-                brush,
-                dice,
-                a - 0.6 if near else b + 0.6,
-                z,
-                dice(4, 7),
-                leaves,
-                lit((0.27, 0.36, 0.18), dice(0.8, 1.2)),
-            )
+            _tree(brush, dice, a - 0.6 if near else b + 0.6, z, dice(4, 7), leaves)
         elif what == "car":
             _car(brush, dice, a + 1.1 if near else b - 1.1, z)
         else:
@@ -749,58 +754,72 @@ def street(brush: Brush, dice: Dice, color: RGB) -> None:
 
 
 def _grid(brush: Brush, dice: Dice) -> tuple[np.ndarray, np.ndarray]:
-    """Meters along and up a wall that is seen a little from the side, (H, W) each."""
-    y, x = np.mgrid[: brush.height, : brush.width].astype(np.float32)
-    x = (x + 0.5) / brush.height - brush.aspect / 2
-    y = (y + 0.5) / brush.height - 0.5
+    """Meters along (H, W) and up (H, W) a wall that is seen a little from the side; float32."""
+    x = (np.arange(brush.width, dtype=np.float32) + 0.5) / brush.height - brush.aspect / 2
+    y = (np.arange(brush.height, dtype=np.float32) + 0.5) / brush.height - 0.5
     size = dice(2.2, 3.2) if brush.tall else dice(0.9, 1.8)
-    depth = 1 + dice(-0.35, 0.35) * x / max(brush.aspect, 1)
-    return size * x / depth + dice(0, 10), size * y / depth + dice(0, 10)
+    nearer = size / (1 + dice(-0.35, 0.35) * x / max(brush.aspect, 1))
+    along = nearer * x + dice(0, 10)
+    return np.broadcast_to(along, (brush.height, brush.width)), y[:, None] * nearer + dice(0, 10)
+
+
+def _joints(along: np.ndarray, period: float, width: float) -> np.ndarray:
+    """0 in the joints of a row of things, 1 in the things."""
+    inside = along % period
+    return np.minimum(np.minimum(inside, period - inside) * (1 / width), 1)
 
 
 def _hash(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Numbers 0..1 that differ between whole-number places."""
-    h = a.astype(np.int64) * 374761393 + b.astype(np.int64) * 668265263
-    h = (h ^ (h >> 13)) * 1274126177 & 0xFFFFFF
-    return (h / 0xFFFFFF).astype(np.float32)
+    h = a.astype(np.int32) * 7919 + b.astype(np.int32) * 10007
+    return _lottery()[h & 1023]
+
+
+@lru_cache(maxsize=1)
+def _lottery() -> np.ndarray:
+    return np.random.default_rng(13).random(1024, dtype=np.float32)
 
 
 def wall(brush: Brush, dice: Dice, color: RGB) -> None:
     """A wall of brick, plaster, concrete, boards or tiles."""
     kind = dice.pick(("brick", "plaster", "concrete", "boards", "tiles"))
     u, v = _grid(brush, dice)
-    stains = np.asarray(_clump(brush, dice, 0.6), np.float32)[..., None] / 255 - 0.5
-    tone = np.array(color, np.float32)
+    stains = np.asarray(_clump(brush, dice, 0.6), np.float32) * (1 / 255) - 0.5
+    joint: RGB = (0.0, 0.0, 0.0)
+    # What is between the things, how much of a thing is there (0..1), its color and its light.
+    there: np.ndarray | float = 1.0
     if kind == "brick":
-        long, high, joint = 0.24, 0.075, 0.010
-        row = np.floor(v / high)
-        along = u / long + 0.5 * (row % 2)
-        fu, fv = (along % 1) * long, v % high
-        mortar = np.clip(np.minimum(np.minimum(fu, long - fu), np.minimum(fv, high - fv)) / joint, 0, 1)[..., None]
-        brick = 0.6 * np.array(dice.pick(((0.55, 0.30, 0.22), (0.48, 0.36, 0.29), (0.62, 0.56, 0.50)))) + 0.4 * tone
-        shade = 0.72 + 0.5 * _hash(row, np.floor(along))[..., None]
-        paint = np.array((0.62, 0.60, 0.56)) * (1 - mortar) + brick * shade * mortar
+        row = np.floor(v * (1 / 0.075))
+        along = u + 0.12 * (row % 2)
+        there = np.minimum(_joints(along, 0.24, 0.010), _joints(v, 0.075, 0.010))
+        joint = (0.62, 0.60, 0.56)
+        tone = mixed(dice.pick(((0.55, 0.30, 0.22), (0.48, 0.36, 0.29), (0.62, 0.56, 0.50))), color, 0.4)
+        light = (0.72 + 0.5 * _hash(row, along * (1 / 0.24))) * (1 + 0.10 * stains)
     elif kind == "boards":
         wide = dice(0.10, 0.22)
-        board = np.floor(u / wide)
-        groove = np.clip(np.minimum(u % wide, wide - u % wide) / 0.006, 0, 1)[..., None]
-        wood = 0.65 * np.array(dice.pick(_WOODS)) + 0.35 * tone
-        grain = np.asarray(_clump(brush, dice, 0.15, 0.12), np.float32)[..., None] / 255 - 0.5
-        paint = wood * (0.78 + 0.35 * _hash(board, board)[..., None]) * (0.25 + 0.75 * groove) * (1 + 0.22 * grain)
+        board = u[0] * (1 / wide)
+        tone = mixed(dice.pick(_WOODS), color, 0.35)
+        joint = lit(tone, 0.25)
+        there = _joints(u[:1], wide, 0.006)
+        grain = np.asarray(_clump(brush, dice, 0.15, 0.12), np.float32) * (1 / 255) - 0.5
+        light = (0.78 + 0.35 * _hash(board, board)) * (1 + 0.26 * grain)
     elif kind == "tiles":
         side = dice(0.10, 0.30)
-        fu, fv = u % side, v % side
-        joint = np.clip(np.minimum(np.minimum(fu, side - fu), np.minimum(fv, side - fv)) / 0.005, 0, 1)[..., None]
-        shade = 0.92 + 0.14 * _hash(np.floor(u / side), np.floor(v / side))[..., None]
-        paint = np.array((0.70, 0.69, 0.67)) * (1 - joint) + (0.35 * 0.85 + 0.65 * tone) * shade * joint
+        there = np.minimum(_joints(u, side, 0.005), _joints(v, side, 0.005))
+        joint, tone = (0.70, 0.69, 0.67), mixed((0.85, 0.85, 0.85), color, 0.65)
+        light = 0.92 + 0.14 * _hash(u * (1 / side), v * (1 / side))
     elif kind == "concrete":
-        fu, fv = u % 1.2, v % 0.9
-        seam = np.clip(np.minimum(np.minimum(fu, 1.2 - fu), np.minimum(fv, 0.9 - fv)) / 0.008, 0, 1)[..., None]
-        paint = (0.75 * np.array((0.60, 0.59, 0.57)) + 0.25 * tone) * (0.6 + 0.4 * seam) * (1 + 0.14 * stains)
+        there = np.minimum(_joints(u, 1.2, 0.008), _joints(v, 0.9, 0.008))
+        tone = mixed((0.60, 0.59, 0.57), color, 0.25)
+        joint, light = lit(tone, 0.6), 1 + 0.2 * stains
     else:
-        paint = np.broadcast_to(tone * 0.85 + 0.12, (*u.shape, 3)) * (1 + 0.14 * stains)
-    paint = paint * (1 + 0.08 * stains)
-    brush.image.paste(Image.fromarray((255 * np.clip(paint, 0, 1)).astype(np.uint8)))
+        tone, light = mixed(color, (0.8, 0.8, 0.8), 0.15), 1 + 0.18 * stains
+    thing = there * light * np.float32(255)
+    gap = (1 - there) * np.float32(255)
+    channels = np.empty((brush.height, brush.width, 3), np.uint8)
+    for c in range(3):
+        channels[..., c] = np.clip(thing * np.float32(tone[c]) + gap * np.float32(joint[c]), 0, 255)
+    brush.image.paste(Image.fromarray(channels))
     if brush.tall:
         y = dice(0.74, 0.86)
         ground = dice.pick(((0.46, 0.45, 0.44), (0.58, 0.56, 0.52), (0.42, 0.34, 0.27)))
@@ -825,12 +844,11 @@ def bokeh(brush: Brush, dice: Dice, color: RGB) -> None:
     size = dice(0.025, 0.06)
     middle = dice(0.3, 0.6)
     # Discs add up where they overlap.
-    for _ in range(4):
-        layer = Brush(Image.new("RGB", brush.image.size))
-        for _ in range(9):
-            x, y = dice(-0.55, 0.55) * brush.aspect, middle + (dice() + dice() - 1) * 0.5
-            r = size * dice(0.6, 1.25)
-            lamp = lit(dice.pick(lamps), dice(0.15, 0.75))
-            layer.ellipse(x, y, r, r, lamp)
-            layer.ellipse(x, y, 0.86 * r, 0.86 * r, lit(lamp, 0.82))
-        brush.image.paste(ImageChops.screen(brush.image, layer.image.filter(ImageFilter.BoxBlur(1))))
+    layers = [Brush(Image.new("RGB", brush.image.size)) for _ in range(2)]
+    for k in range(30):
+        x, y = dice(-0.55, 0.55) * brush.aspect, middle + (dice() + dice() - 1) * 0.5
+        r, lamp = size * dice(0.6, 1.25), lit(dice.pick(lamps), dice(0.2, 0.8))
+        layers[k % 2].ellipse(x, y, r, r, lamp)
+        layers[k % 2].ellipse(x, y, 0.86 * r, 0.86 * r, lit(lamp, 0.82))
+    lights = ImageChops.add(layers[0].image, layers[1].image).filter(ImageFilter.GaussianBlur(brush.height / 256))
+    brush.image.paste(ImageChops.screen(brush.image, lights))
