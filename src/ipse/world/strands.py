@@ -1,8 +1,8 @@
 """What hair of every kind is made of: roots on the skin, a body to lie on, and ribbons to draw.
 
-A strand here stands for a lock of some hundred hairs. Roots are places on the template's triangles, so that one set serves
-everybody; strands are grown in head coordinates (`Frame`): the person's head moved and scaled onto the template's, where
-"above the brow" means the same place for a child and for an elder.
+A strand here stands for a lock of some hundred hairs. Roots are places on the template's triangles, so that one set
+serves everybody; strands are grown in head coordinates (`Frame`): the person's head moved and scaled onto the template's,
+where "above the brow" means the same place for a child and for an elder.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import warp as wp
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
+from ipse.world import growth
 from ipse.world.body import Rest, body
+from ipse.world.colors import GRAY_HAIR, WHITE_HAIR
+from ipse.world.skin import to_linear
 
 HEAD_CENTER = np.array([0.0, 0.745, 0.055], np.float32)
 """Middle of the template's cranium, meters."""
-HEAD_RADII = np.array([0.078, 0.105, 0.096], np.float32)
-"""Half axes of an ellipsoid through the template's head without nose and ears, meters."""
 
 _AZIMUTHS, _ELEVATIONS = 72, 36
 
@@ -73,8 +75,10 @@ class Roots:
     """Places on the template's skin, in an order whose every beginning covers the skin evenly.
 
     Attributes:
-        corners: (N, 3) int32 vertices of the triangle each root lies on; `weights` (N, 3) float32 their barycentric weights.
-        point: (N, 3) float32 place on the template; `normal` (N, 3) its smooth normal there.
+        corners: (N, 3) int32 vertices of the triangle each root lies on.
+        weights: (N, 3) float32 barycentric weights of the corners.
+        point: (N, 3) float32 place on the template.
+        normal: (N, 3) float32 smooth normal of the template there.
     """
 
     corners: np.ndarray
@@ -96,7 +100,8 @@ class Roots:
 
 
 @lru_cache(maxsize=1)
-def _template_normals() -> np.ndarray:
+def template_normals() -> np.ndarray:
+    """(V, 3) smooth normals of the template's skin; zero at what is not skin."""
     b = body()
     normals = np.zeros_like(b.template)
     t = b.triangles[b.triangles_of("body")]
@@ -136,7 +141,7 @@ def scatter_roots(wanted: Callable[[np.ndarray], np.ndarray], count: int, seed: 
         np.minimum(gap, np.einsum("ni,ni->n", d, d), out=gap)
         order[k] = gap.argmax()
     corners, weights = triangles[pick[order]].astype(np.int32), weights[order]
-    normal = unit(np.einsum("nk,nki->ni", weights, _template_normals()[corners]))
+    normal = unit(np.einsum("nk,nki->ni", weights, template_normals()[corners]))
     return Roots(corners, weights, point[order].astype(np.float32), normal.astype(np.float32))
 
 
@@ -199,39 +204,14 @@ def _outline(part: str) -> _Outline:
     )
 
 
-@dataclass(frozen=True)
-class Obstacle:
-    """A person's head, neck or torso as a distance from a center per direction, in head coordinates."""
+def obstacle(part: str, vertices: np.ndarray, smooth: float = 0.7) -> growth.Surround:
+    """What hair lies on: the `head`, `neck` or `torso` as a distance from a center per direction.
 
-    center: np.ndarray
-    scale: np.ndarray
-    radius: np.ndarray
-
-    def distance(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of points (N, 3): place from the center in the obstacle's units (N, 3), its length, and the surface's there."""
-        local = (points - self.center) / self.scale
-        length = np.maximum(np.sqrt(np.einsum("ni,ni->n", local, local)), 1e-6)
-        x = (np.arctan2(local[:, 0], local[:, 2]) * (1 / (2 * np.pi)) + 0.5) * _AZIMUTHS - 0.5
-        y = (np.arcsin(np.clip(local[:, 1] / length, -1, 1)) * (1 / np.pi) + 0.5) * _ELEVATIONS - 0.5
-        np.clip(y, 0, _ELEVATIONS - 1.001, out=y)
-        x0, y0 = np.floor(x).astype(np.int32), y.astype(np.int32)
-        fx, fy = x - x0, y - y0
-        left, right = x0 % _AZIMUTHS, (x0 + 1) % _AZIMUTHS
-        flat, base = self.radius.ravel(), y0 * _AZIMUTHS
-        upper = base + _AZIMUTHS
-        low = flat[base + left] * (1 - fx) + flat[base + right] * fx
-        high = flat[upper + left] * (1 - fx) + flat[upper + right] * fx
-        return local, length, low * (1 - fy) + high * fy
-
-    def push(self, points: np.ndarray, margin: np.ndarray | float) -> np.ndarray:
-        """Points (N, 3) moved outward to at least `margin` (meters of head coordinates) above the surface."""
-        local, length, surface = self.distance(points)
-        least = surface + margin / self.scale.mean()
-        return self.center + local * (np.maximum(length, least) / length)[:, None] * self.scale
-
-
-def obstacle(part: str, vertices: np.ndarray, smooth: float = 0.7) -> Obstacle:
-    """The `head`, `neck` or `torso` of a person whose body `vertices` are in head coordinates; `smooth` in grid cells."""
+    Args:
+        part: which of the three.
+        vertices: (V, 3) the person's body in head coordinates.
+        smooth: blur of the distances, in grid cells of 5 degrees.
+    """
     o, template = _outline(part), body().template
     here, there = vertices[o.vertices], template[o.vertices]
     ratio = here.std(0) / there.std(0)
@@ -240,14 +220,10 @@ def obstacle(part: str, vertices: np.ndarray, smooth: float = 0.7) -> Obstacle:
     point = np.einsum("nk,nki->ni", o.weights, (vertices[o.corners] - center) / scale)
     radius = np.sqrt(np.einsum("ni,ni->n", point, point)).reshape(_ELEVATIONS, _AZIMUTHS)
     radius = gaussian_filter(radius, smooth, mode=("nearest", "wrap")).astype(np.float32)
-    return Obstacle(center.astype(np.float32), scale.astype(np.float32), radius)
-
-
-def outward(points: np.ndarray) -> np.ndarray:
-    """Unit vectors away from the head, and below it away from the neck's axis, at head coordinates (..., 3)."""
-    n = (points - HEAD_CENTER) / HEAD_RADII**2
-    n[..., 1] = np.maximum(n[..., 1], 0) + 0.25 * np.minimum(n[..., 1], 0) * (points[..., 1] > 0.66)
-    return unit(n)
+    made = growth.Surround()
+    made.center, made.scale, made.size = wp.vec3(*center.tolist()), wp.vec3(*scale.tolist()), float(scale.mean())
+    made.radius = wp.array(radius, dtype=wp.float32, device="cpu")
+    return made
 
 
 @dataclass
@@ -263,8 +239,8 @@ class Ribbons:
 
 
 @lru_cache(maxsize=16)
-def _strips(count: int, steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Triangles, toward, strand and step of `count` ribbons with `steps` segments: pairs of vertices, then a tip."""
+def _strips(count: int, steps: int) -> tuple[np.ndarray, ...]:
+    """Triangles, toward, strand, step, coordinate of `count` ribbons of `steps` segments: pairs of vertices, then a tip."""
     size = 2 * steps + 1
     k = np.arange(steps - 1)
     left, right = 2 * k, 2 * k + 1
@@ -277,33 +253,61 @@ def _strips(count: int, steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray,
     )
     toward = np.minimum(np.arange(size) + 2, size - 1)
     start = np.arange(count) * size
+    strand = np.repeat(np.arange(count), size)
+    step = np.tile(np.minimum(np.arange(size) // 2, steps), count)
+    side = np.tile(np.append(np.tile([0.02, 0.98], steps), 0.5), count)
     return (
         (start[:, None, None] + one).reshape(-1, 3).astype(np.int32),
         (start[:, None] + toward).ravel().astype(np.int32),
-        np.repeat(np.arange(count), size),
-        np.tile(np.minimum(np.arange(size) // 2, steps), count),
+        strand,
+        step,
+        np.stack([step / steps, strand + side], 1).astype(np.float32),
     )
 
 
-def ribbons(path: np.ndarray, width: np.ndarray, across: np.ndarray) -> Ribbons:
+def device_array(values: np.ndarray, kind: type = wp.float32) -> wp.array:
+    """A numpy array for the kernels, which run on the CPU."""
+    dtype = np.int32 if kind is wp.int32 else np.float32
+    return wp.array(np.ascontiguousarray(values, dtype), dtype=kind, device="cpu")
+
+
+def ribbons(
+    path: wp.array, width: np.ndarray, profile: np.ndarray, twist: np.ndarray, out: np.ndarray | None = None
+) -> Ribbons:
     """Flat ribbons that end in a point.
 
     Args:
-        path: (K + 1, N, 3) places along N strands.
-        width: (K, N) or (K, 1) meters, at all but the tip.
-        across: (K, N, 3) unit vectors from the left to the right edge.
+        path: (K + 1, N) vectors, places along N strands.
+        width: (N,) in the path's unit.
+        profile: (K,) relative width along a strand, without the tip.
+        twist: (N,) radians that each ribbon is turned about itself.
+        out: (N, 3) what the ribbons face; None is away from the head.
 
     Returns:
-        vertices in the order of strands; `coordinate` holds the place along the strand, 0 at the root and 1 at the tip, and the
-        number of the strand plus the place across it (0..1); `strand` and `step` tell each vertex's own.
+        vertices in the order of strands; `coordinate` holds the place along the strand, 0 at the root and 1 at the tip,
+        and the number of the strand plus the place across it (0..1); `strand` and `step` tell each vertex's own.
     """
-    steps, count = len(path) - 1, path.shape[1]
-    triangles, toward, strand, step = _strips(count, steps)
-    half = across * (0.5 * width)[..., None]
-    points = np.empty((count, 2 * steps + 1, 3), np.float32)
-    points[:, 0:-1:2] = (path[:-1] - half).transpose(1, 0, 2)
-    points[:, 1:-1:2] = (path[:-1] + half).transpose(1, 0, 2)
-    points[:, -1] = path[-1]
-    side = np.tile(np.append(np.tile([0.02, 0.98], steps), 0.5), count)
-    coordinate = np.stack([step / steps, strand + side], 1).astype(np.float32)
-    return Ribbons(points.reshape(-1, 3), triangles, toward, coordinate, strand, step)
+    steps, count = path.shape[0] - 1, path.shape[1]
+    triangles, toward, strand, step, coordinate = _strips(count, steps)
+    vertices = wp.empty((count, 2 * steps + 1), dtype=wp.vec3, device="cpu")
+    facing = device_array(np.zeros((0, 3)) if out is None else out, wp.vec3)
+    wp.launch(
+        growth.draw,
+        (count, steps + 1),
+        [path, device_array(width), device_array(profile), device_array(twist), facing],
+        [vertices],
+        device="cpu",
+    )
+    return Ribbons(vertices.numpy().reshape(-1, 3), triangles, toward, coordinate, strand, step)
+
+
+def strand_colors(mean: tuple[float, float, float], gray: float, count: int, rng: np.random.Generator) -> np.ndarray:
+    """(count, 3) linear colors around an sRGB color; with `gray` > 0 some are gray and the others the darker for it."""
+    base = to_linear(mean)
+    color = base * np.exp(rng.normal(0, 0.12, (count, 1))) * np.exp(rng.normal(0, 0.025, (count, 3)))
+    share = gray * (1 - gray) * 4
+    if share > 0.02:
+        white = to_linear(WHITE_HAIR if gray > 0.7 else GRAY_HAIR)
+        lean = np.clip(rng.normal(0, 0.22 * share, (count, 1)), -0.6, 0.85)
+        color = np.where(lean > 0, color + lean * (white - color), color * (1 + 0.8 * lean))
+    return color.astype(np.float32)
