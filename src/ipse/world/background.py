@@ -78,7 +78,7 @@ def _background(spec: Background, width: int, height: int) -> np.ndarray:
     if scale != 1:
         image = image.resize((width, height), Image.Resampling.BICUBIC if scale < 1 else Image.Resampling.BOX)
     # What is out of focus has no grain but the sensor's.
-    rough = max(rough * (1 - 1.6 * spec.blur), 0.1)
+    rough = max(rough * (1 - 3 * spec.blur), 0.1)
     image = ImageChops.soft_light(image, _grain((width, height), rough, place[0], place[1]))
     if scale >= 1 and sigma > 0.3:
         image = image.filter(ImageFilter.GaussianBlur(sigma))

@@ -205,6 +205,7 @@ class _Figure:
         palm: np.ndarray | None = None,
         hand: np.ndarray | None = None,
         curl: float = 1.0,
+        spread: float = 0.25,
     ) -> None:
         """Aim an arm.
 
@@ -215,6 +216,7 @@ class _Figure:
             palm: where the palm faces; by default as the forearm brings it.
             hand: where the hand points; by default nearly on with the forearm.
             curl: of the fingers, 0 as modelled, 1 relaxed, 4 a fist.
+            spread: of the fingers, 1 as modelled, 0 side by side.
         """
         f = self.frame
         shoulder, elbow, wrist = (f.heads[f"{bone}.{side}"] for bone in ("upperarm01", "lowerarm01", "wrist"))
@@ -240,7 +242,7 @@ class _Figure:
             roll = _twist(goal @ (swing @ bent).T, points)
             self.turn_to(f"lowerarm02.{side}", rotation(fore, 0.6 * roll) @ bent)
             self.turn_to(f"wrist.{side}", goal)
-        self.curl(side, curl)
+        self.curl(side, curl, spread)
 
     def reach(
         self,
@@ -250,10 +252,11 @@ class _Figure:
         palm: np.ndarray | None = None,
         hand: np.ndarray | None = None,
         curl: float = 1.0,
+        spread: float = 0.25,
     ) -> None:
         """Bring a wrist to a place, the elbow pushed toward `pole`; the rest as for `arm`."""
         upper, fore = _reach(self.joint(f"upperarm01.{side}"), wrist, np.asarray(pole, float), self.arm_lengths(side))
-        self.arm(side, upper, fore, palm, hand, curl)
+        self.arm(side, upper, fore, palm, hand, curl, spread)
 
     def arm_lengths(self, side: str) -> tuple[float, float]:
         """Lengths of upper arm and forearm, meters."""
@@ -261,15 +264,25 @@ class _Figure:
         shoulder, elbow, wrist = (h[f"{bone}.{side}"] for bone in ("upperarm01", "lowerarm01", "wrist"))
         return float(np.linalg.norm(elbow - shoulder)), float(np.linalg.norm(wrist - elbow))
 
-    def curl(self, side: str, amount: float) -> None:
-        """Bend the fingers toward the palm, the little finger most."""
+    def curl(self, side: str, amount: float, spread: float = 0.25) -> None:
+        """Bend the fingers toward the palm, the little finger most, and close the gaps between them.
+
+        `spread` tells how much of the gaps that the model has stays.
+        """
         f = self.frame
         for finger in range(1, 6):
-            first, second = f.heads[f"finger{finger}-1.{side}"], f.heads[f"finger{finger}-3.{side}"]
-            axis = np.cross(second - first, f.palm[side])
-            base = amount * (3.0 if finger == 1 else 4.0 + 2.2 * finger)
+            root = f.heads[f"finger{finger}-1.{side}"]
+            along = _unit(f.heads[f"finger{finger}-3.{side}"] - root)
+            axis = np.cross(along, f.palm[side])
+            thumb = finger == 1
+            # Only the part across the palm: the arch of the hand stays. The thumb keeps off the fingers.
+            across = along - f.palm[side] * (along @ f.palm[side])
+            keep = 0.55 + 0.45 * spread if thumb else spread
+            closed = _between(across, keep * _unit(across) + (1 - keep) * f.hand[side])
+            base = amount * (3.0 if thumb else 4.0 + 2.2 * finger)
             for joint, factor in ((1, 0.8), (2, 1.2), (3, 0.7)):
-                self.turns[f"finger{finger}-{joint}.{side}"] = rotation(axis, base * factor)
+                bent = rotation(axis, base * factor)
+                self.turns[f"finger{finger}-{joint}.{side}"] = closed @ bent if joint == 1 else bent
 
     def leg(self, side: str, thigh: np.ndarray, shank: np.ndarray, hinge: np.ndarray, foot: np.ndarray) -> None:
         """Aim a leg: directions of thigh and shank, the knee's axis, and the rotation of the foot from flat."""
@@ -348,8 +361,8 @@ class _Figure:
         fore = rotation(X, 4 - swing - bend) @ fore
         palm = np.array([-sign, 0.0, -0.35])
         # The hand hangs straight down from a swinging forearm only in part.
-        hand = _unit(fore + np.array([-0.10 * sign, -0.12, 0.0]))
-        self.arm(side, chest_r @ upper, chest_r @ fore, chest_r @ palm, chest_r @ hand, curl=1.5)
+        hand = _unit(fore + np.array([-0.06 * sign, -0.35, 0.0]))
+        self.arm(side, chest_r @ upper, chest_r @ fore, chest_r @ palm, chest_r @ hand, curl=1.8)
 
 
 def _standing(figure: _Figure, phase: float, arms: bool = True) -> None:
@@ -404,9 +417,11 @@ def gait_angles(person: Person, phase: float) -> tuple[float, float, float]:
     stretch = person.gait.stride / 0.42
     mean = float(np.mean(_HIP))
     hip = mean + (_curve(_HIP, phase) - mean) * stretch
+    # Who bounces little bends the knee under the body's weight, who bounces much stands up on it.
+    give = 14 * (0.4 - person.gait.bounce) * float(np.exp(-(((phase % 1.0 - 0.3) / 0.13) ** 2)))
     # Longer steps take little more knee; it never bends backward.
-    knee = max(_curve(_KNEE, phase) * (0.6 + 0.4 * stretch), 2.0)
-    return hip, knee, _curve(_ANKLE, phase)
+    knee = max(_curve(_KNEE, phase) * (0.6 + 0.4 * stretch) + give, 2.0)
+    return hip + 0.5 * give, knee, _curve(_ANKLE, phase) + 0.5 * give
 
 
 def _walking(figure: _Figure, person: Person, phase: float) -> None:
@@ -465,7 +480,9 @@ def _sitting(figure: _Figure, phase: float) -> None:
         figure.leg(side, thigh, shank, X, rotation(Y, sign * 3))
         figure.shoulders(side, -3, 4)
         thick = f.front(f.heads[f"upperleg02.{side}"][1]) - f.heads[f"upperleg02.{side}"][2]
-        rest_on = hip + thigh * length * (0.62 + 0.08 * np.sin(2 * np.pi * phase + sign)) + Y * (0.9 * thick + 0.02 * s)
+        rest_on = (
+            hip + thigh * length * (0.62 + 0.08 * np.sin(2 * np.pi * phase + sign)) + Y * (0.9 * thick + 0.035 * s)
+        )
         figure.reach(
             side,
             rest_on - thigh * 0.05 * s + X * sign * 0.01,
@@ -541,6 +558,7 @@ def _arms_up(figure: _Figure, phase: float) -> None:
             palm=np.array([-0.3 * sign, 0.0, 1.0]),
             hand=np.array([sign * 0.05, 1.0, 0.05]),
             curl=0.4,
+            spread=0.8,
         )
 
 
@@ -556,6 +574,7 @@ def _one_hand_raised(figure: _Figure, phase: float) -> None:
         palm=np.array([-0.2 * sign, 0.0, 1.0]),
         hand=np.array([sign * (0.02 + 0.22 * wave), 1.0, 0.12]),
         curl=0.3,
+        spread=0.8,
     )
 
 
@@ -617,8 +636,7 @@ def _joint_axis(f: _Frame, key: str) -> tuple[str, np.ndarray]:
 def root_motion(pose: BodyPose, person: Person, rest: Rest) -> np.ndarray:
     """(3,) meters: where the posed body has to be moved to stand on the floor and, when walking, to travel.
 
-    y puts the lowest point of the soles on the floor at 0, which makes the bounce of walking; its size follows from
-    the legs, more or less of it from `gait.bounce`. x is the sway over the leg that carries. z is the way walked from
+    y puts the lowest point of the soles on the floor at 0, which makes the bounce of walking. x is the sway over the leg that carries. z is the way walked from
     phase 0: two steps per cycle.
     """
     b, f = body(), _frame(person)

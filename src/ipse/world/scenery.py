@@ -656,6 +656,10 @@ def park(brush: Brush, dice: Dice, color: RGB) -> None:
         x, w = dice(-2, 2), dice(0.9, 1.6)
         sand = dice.pick(((0.66, 0.60, 0.50), (0.52, 0.51, 0.49)))
         brush.solid(((x - w, 0, 1.0), (x + w, 0, 1.0), (x * 2 + w, 0, 40), (x * 2 - w, 0, 40)), sand)
+    if dice.chance(0.6):
+        shadow = _step(_clump(brush, dice, 0.35, 3.0), 0.6, 0.2, 0.45)
+        shadow.paste(0, (0, 0, brush.width, max(line, 0)))
+        brush.through(shadow, (0.08, 0.11, 0.07))
     kinds = [_leaves(leaves, lit(mixed(season, (0.28, 0.40, 0.2), dice()), dice(0.8, 1.15))) for _ in range(2)]
     kinds.append(_leaves(leaves, lit(mixed(mixed(season, (0.28, 0.40, 0.2), dice()), lower, 0.18), dice(0.9, 1.1))))
     for z in sorted((dice(7, 32) for _ in range(5)), reverse=True):
@@ -665,10 +669,6 @@ def park(brush: Brush, dice: Dice, color: RGB) -> None:
         x, z = dice(-1.5, 1.5), dice(6, 9)
         brush.box(x - 0.8, x + 0.8, 0.42, 0.48, z, z + 0.4, (0.42, 0.30, 0.2))
         brush.upright(x - 0.8, x + 0.8, 0.6, 0.85, z + 0.4, (0.45, 0.32, 0.22))
-    if dice.chance(0.6):
-        shadow = _step(_clump(brush, dice, 0.35, 3.0), 0.6, 0.2, 0.45)
-        shadow.paste(0, (0, 0, brush.width, max(line, 0)))
-        brush.through(shadow, (0.08, 0.11, 0.07))
 
 
 def _front(brush: Brush, dice: Dice, x: float, z0: float, z1: float, height: float, tone: RGB, glass: RGB) -> None:
