@@ -11,17 +11,16 @@ from ipse.faces.align import TEMPLATES, align, check_image
 from ipse.faces.contract import Face
 
 # For each measure the value at which a face is useless (0) and at which it is as good as any (1).
-_EYE_DISTANCE = (10.0, 40.0)
+_EYE_DISTANCE = (4.0, 24.0)
 _SHARPNESS = (0.10, 0.35)
 _CONTRAST = (20.0, 80.0)
 _SCORE = (-0.5, 0.7)
 _YAW = (60.0, 20.0)
-_PITCH = (50.0, 20.0)
 # A measure below this is named as a reason.
 _POOR = 0.5
 # How far the base and the tip of the nose stand out from the plane of the eyes, as a fraction of the distance between
-# the middles of the eyes (about 62 mm in adults), which turns the shift of the nose into an angle.
-_NOSE_DEPTH = {"dlib5": 0.35, "arcface5": 0.55}
+# the middles of the eyes (about 62 mm in adults); it turns the shift of the nose into an angle.
+_NOSE_DEPTH = {"dlib5": 0.44, "arcface5": 0.68}
 _NOSE_POINT = {"dlib5": 4, "arcface5": 2}
 # Rows and columns of the dlib chip that hold the face without its surroundings.
 _INNER = slice(25, 125)
@@ -46,9 +45,10 @@ class Quality:
         Median lightness of the face, 0–255.
     contrast
         Between the dark and the light parts of the face (5th and 95th percentile of lightness), 0–255.
-    yaw, pitch, roll
-        Degrees, estimated from five landmarks and so rough (some 10°). Positive yaw: the nose points to the right of
-        the image; positive pitch: it points down; positive roll: the face is turned clockwise.
+    yaw, roll
+        Degrees, estimated from five landmarks: yaw to some 5°, positive where the nose points to the right of the
+        image; roll positive where the face is turned clockwise. Nodding is not measured: five points cannot tell it
+        from a long or a short nose.
     score
         The detector's.
     reasons
@@ -61,7 +61,6 @@ class Quality:
     brightness: float
     contrast: float
     yaw: float
-    pitch: float
     roll: float
     score: float
     reasons: tuple[str, ...]
@@ -95,14 +94,13 @@ def assess(image: np.ndarray, faces: Sequence[Face]) -> list[Quality]:
 def _assess(skin: np.ndarray, face: Face, shape: tuple[int, ...]) -> Quality:
     gray = skin @ np.array([0.299, 0.587, 0.114], np.float32)
     dark, brightness, light = np.percentile(gray, (5, 50, 95)).tolist()
-    eye_distance, yaw, pitch, roll = _pose(face)
+    eye_distance, yaw, roll = _pose(face)
     sharpness = _sharpness(gray)
     worth = {
         "size": _ramp(eye_distance, _EYE_DISTANCE),
         "sharpness": _ramp(sharpness, _SHARPNESS),
         "exposure": _ramp(light - dark, _CONTRAST),
         "yaw": _ramp(abs(yaw), _YAW),
-        "pitch": _ramp(abs(pitch), _PITCH),
         "score": _ramp(face.score, _SCORE),
         "whole": 1.0 if _is_within(face.landmarks, shape) else 0.3,
     }
@@ -117,13 +115,12 @@ def _assess(skin: np.ndarray, face: Face, shape: tuple[int, ...]) -> Quality:
         "sharpness": "The face is blurred or has been enlarged.",
         "exposure": exposure,
         "yaw": f"The head is turned aside by about {abs(yaw):.0f} degrees.",
-        "pitch": f"The head looks {'down' if pitch > 0 else 'up'} by about {abs(pitch):.0f} degrees.",
         "score": "The detector is not sure that this is a face.",
         "whole": "The face is cut off by the edge of the image.",
     }
     reasons = tuple(texts[key] for key, value in worth.items() if value < _POOR)
     overall = float(np.prod(list(worth.values())))
-    return Quality(overall, eye_distance, sharpness, brightness, light - dark, yaw, pitch, roll, face.score, reasons)
+    return Quality(overall, eye_distance, sharpness, brightness, light - dark, yaw, roll, face.score, reasons)
 
 
 def _ramp(value: float, ends: tuple[float, float]) -> float:
@@ -152,21 +149,17 @@ def _sharpness(gray: np.ndarray) -> float:
     return float(min(shares))
 
 
-def _pose(face: Face) -> tuple[float, float, float, float]:
-    """Eye distance in pixels and yaw, pitch, roll in degrees.
+def _pose(face: Face) -> tuple[float, float, float]:
+    """Eye distance in pixels and yaw and roll in degrees.
 
     A head that turns carries the nose, which stands out from the plane of the eyes, to the side by depth · sin(yaw) and
-    narrows the distance of the eyes by cos(yaw); nodding moves it along the face's own axis in the same way.
+    narrows the distance of the eyes by cos(yaw).
     """
-    across, along = _nose(face.landmarks.astype(np.float64), face.scheme)
-    frontal_across, frontal_along = _FRONTAL[face.scheme]
-    left, right = _eyes(face.landmarks.astype(np.float64), face.scheme)
-    depth = _NOSE_DEPTH[face.scheme]
-    yaw = np.arctan((across - frontal_across) / depth)
-    reach = np.hypot(frontal_along, depth)
-    pitch = np.arctan2(depth, frontal_along) - np.arccos(np.clip(along * np.cos(yaw) / reach, -1, 1))
+    landmarks = face.landmarks.astype(np.float64)
+    left, right = _eyes(landmarks, face.scheme)
+    yaw = np.arctan((_nose_shift(landmarks, face.scheme) - _FRONTAL[face.scheme]) / _NOSE_DEPTH[face.scheme])
     roll = np.arctan2(right[1] - left[1], right[0] - left[0])
-    return (float(np.hypot(*(right - left))), *(float(np.degrees(angle)) for angle in (yaw, pitch, roll)))
+    return float(np.hypot(*(right - left))), float(np.degrees(yaw)), float(np.degrees(roll))
 
 
 def _eyes(landmarks: np.ndarray, scheme: str) -> tuple[np.ndarray, np.ndarray]:
@@ -176,12 +169,11 @@ def _eyes(landmarks: np.ndarray, scheme: str) -> tuple[np.ndarray, np.ndarray]:
     return landmarks[0], landmarks[1]
 
 
-def _nose(landmarks: np.ndarray, scheme: str) -> tuple[float, float]:
-    """Place of the nose along the line of the eyes and across it, from their middle, in eye distances."""
+def _nose_shift(landmarks: np.ndarray, scheme: str) -> float:
+    """Place of the nose along the line of the eyes, from their middle, in eye distances."""
     left, right = _eyes(landmarks, scheme)
     line = complex(*(right - left)) or 1.0
-    place = complex(*(landmarks[_NOSE_POINT[scheme]] - (left + right) / 2)) / line
-    return place.real, place.imag
+    return (complex(*(landmarks[_NOSE_POINT[scheme]] - (left + right) / 2)) / line).real
 
 
-_FRONTAL = {scheme: _nose(points, scheme) for scheme, points in TEMPLATES["dlib150"].points.items()}
+_FRONTAL = {scheme: _nose_shift(points, scheme) for scheme, points in TEMPLATES["dlib150"].points.items()}
