@@ -202,17 +202,23 @@ class Body:
         return np.einsum("nij,nj->ni", blended[..., :3], vertices) + blended[..., 3]
 
     @cached_property
-    def _coco(self) -> tuple[np.ndarray, np.ndarray]:
+    def _coco(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Vertices (S,), their weights (17, S), and the mean skinning weights (17, J) of the COCO keypoints."""
         t = self._table
         rows = t["coco_keypoint"] < len(COCO)
         index, column = np.unique(t["coco_index"][rows], return_inverse=True)
         weight = np.zeros((len(COCO), len(index)), np.float32)
         np.add.at(weight, (t["coco_keypoint"][rows], column), t["coco_weight"][rows])
-        return index.astype(np.int32), weight
+        skin = np.zeros((len(index), len(self.bones)), np.float32)
+        np.add.at(skin, (np.arange(len(index))[:, None], self.skin_index[index]), self.skin_weight[index])
+        return index, weight, weight @ skin
 
-    def keypoint_regressor(self) -> tuple[np.ndarray, np.ndarray]:
-        """Vertices (S,) and weights (17, S) whose product with their places gives the COCO keypoints in the order of `COCO`."""
-        return self._coco
+    def keypoints(self, rest: Rest, transforms: np.ndarray) -> np.ndarray:
+        """(17, 3) COCO keypoints of a posed body: Anny's regressors at rest, moved by the mean weights of their vertices."""
+        index, weight, skin = self._coco
+        points = weight @ rest.vertices[index]
+        moved = np.einsum("kj,jab->kab", skin, transforms)
+        return np.einsum("kab,kb->ka", moved[..., :3], points) + moved[..., 3]
 
 
 @lru_cache(maxsize=1)

@@ -201,11 +201,16 @@ def look(
     draws = Draws(Look, ("look", person.number, n), fix, ranges)
     male = person.gender
     grown = clip((person.age - 13) / 5, 0, 1)
+    # From day to day people mostly keep the length of their hair, and who needs glasses wears them.
+    long_haired, short_sighted = Draws(Look, ("habit", person.number), None, None).uniforms("habit", 2)
+    needs_glasses = short_sighted < 0.26 + 0.22 * (person.age > 55)
     return Look(
-        hair=_hair(draws, person),
+        hair=_hair(draws, person, long_haired),
         beard=_beard(draws, person),
         makeup=_makeup(draws, (1 - male) ** 2 * grown),
-        glasses=_glasses(draws, person) if draws.present("glasses", 0.24 + 0.2 * (person.age > 55)) else None,
+        glasses=_glasses(draws, person, needs_glasses)
+        if draws.present("glasses", 0.85 if needs_glasses else 0.07)
+        else None,
         hat=_hat(draws) if draws.present("hat", 0.13) else None,
         mask=_cloth_color(draws, "mask", _MASK_COLORS) if draws.present("mask", 0.05) else None,
         scarf=_cloth_color(draws, "scarf") if draws.present("scarf", 0.07) else None,
@@ -234,7 +239,7 @@ _RIM_COLORS: dict[str, float] = {"black": 0.45, "brown": 0.2, "gray": 0.12, "red
 _OUTER_WEIGHTS: dict[str, float] = {"coat": 0.3, "jacket": 0.35, "blazer": 0.2, "vest": 0.15}
 
 
-def _hair(draws: Draws, person: Person) -> HairStyle:
+def _hair(draws: Draws, person: Person, habit: float) -> HairStyle:
     male, curl = person.gender, person.hair.curl
     bald = 0.02 + 0.05 * male * (person.age > 18) + 0.9 * clip((person.hair.recession - 0.5) / 0.5, 0, 1)
     weights = {
@@ -246,6 +251,9 @@ def _hair(draws: Draws, person: Person) -> HairStyle:
         "long": 0.04 + 0.36 * (1 - male),
         "tied": 0.02 + 0.24 * (1 - male),
     }
+    cropped = sum(weights[name] for name in _CROPPED)
+    keeps_short = habit * sum(weights.values()) < cropped
+    weights = {name: w * (1 if (name in _CROPPED) == keeps_short else 0.1) for name, w in weights.items()}
     style = draws.choice("hair.style", weights)
     low, high = _HAIR_LENGTHS[style]
     # Lengths are skewed to the short end, longer on average for women.
@@ -261,6 +269,7 @@ def _hair(draws: Draws, person: Person) -> HairStyle:
     )
 
 
+_CROPPED = ("bald", "buzz", "short")
 #: Lowest and highest length in meters by hair style.
 _HAIR_LENGTHS: dict[str, tuple[float, float]] = {
     "bald": (0.0, 0.0),
@@ -314,22 +323,22 @@ def _makeup(draws: Draws, likely: float) -> MakeUp:
         lipstick=draws.color("makeup.lipstick", LIP_COLORS, dict.fromkeys(LIP_COLORS, 1.0) | {"red": 2.0, "pink": 2.0})
         if lipstick
         else None,
-        lipstick_strength=draws.uniform("makeup.lipstick_strength", 0.45, 0.95),
+        lipstick_strength=draws.uniform("makeup.lipstick_strength", 0.35, 0.8),
         shadow=draws.color("makeup.shadow", SHADOW_COLORS, dict.fromkeys(SHADOW_COLORS, 1.0)) if shadow else None,
-        shadow_strength=draws.uniform("makeup.shadow_strength", 0.35, 0.8),
+        shadow_strength=draws.uniform("makeup.shadow_strength", 0.3, 0.7),
         blush=draws.number("makeup.blush", lambda u: 0.7 * u * worn),
         liner=draws.number("makeup.liner", lambda u: clip(1.6 * u - 0.6, 0, 1) * worn),
     )
 
 
-def _glasses(draws: Draws, person: Person) -> Glasses:
+def _glasses(draws: Draws, person: Person, needed: bool) -> Glasses:
     weights = {
         "round": 0.2,
         "rect": 0.32,
         "aviator": 0.1,
         "cateye": 0.03 + 0.12 * (1 - person.gender),
         "halfrim": 0.12,
-        "sunglasses": 0.14,
+        "sunglasses": 0.06 if needed else 1.0,
     }
     style = draws.choice("glasses.style", weights)
     dark = style == "sunglasses"

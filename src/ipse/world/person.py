@@ -120,6 +120,9 @@ ASYMMETRY = 0.06
 QUIET_ASYMMETRY = 0.03
 _QUIET = frozenset({"arms", "arm length", "hands", "legs", "leg axis", "feet", "eye opening", "eye size", "eye place"})
 
+#: Factor on all deviations of the table: as different as people can be before they look drawn.
+SHAPE_STRENGTH = 1.15
+
 #: No sampled shape change is stronger than this; hand-made people may go to 1.
 SHAPE_LIMIT = 0.9
 
@@ -436,9 +439,7 @@ def _ancestry(uniforms: Sequence[float]) -> tuple[float, float, float]:
 
 def _shape(draws: Draws, age: float) -> dict[str, float]:
     """All local shape changes; children's faces differ a little less, as they do in life."""
-    import os
-    scale = 0.75 + 0.25 * clip((age - 5) / 13, 0, 1)
-    scale *= float(os.environ.get('GAIN', '1'))
+    scale = SHAPE_STRENGTH * (0.75 + 0.25 * clip((age - 5) / 13, 0, 1))
     normals = iter(draws.normals("shape", 2 * len(_SHAPE_PLAN)))
     shape: dict[str, float] = {}
     for sigma, left, right, asymmetry in _SHAPE_PLAN:

@@ -2,7 +2,7 @@
 
 Primary visibility and shadows are z-buffers: for meshes of this size (some 60,000 triangles, half of them hair) a
 z-buffer costs a fifth of casting a ray per sample through a tree that has to be rebuilt for every pose. A fragment's
-depth and triangle are packed in one 64-bit key, so that an atomic minimum resolves visibility on any device.
+nearness and triangle are packed in one 64-bit key, so that an atomic maximum resolves visibility on any device.
 
 Shading is per sample in linear light: a shadowed key light and a fill light, hemispherical ambient with vertex
 occlusion, and one branch per material (skin with per-channel wrapped diffuse in the manner of pre-integrated
@@ -26,7 +26,8 @@ opacity (lens only); the rest is free."""
 
 PLAIN, STRIPES, CHECKS, DOTS, PRINT = range(5)
 
-FAR_KEY = wp.constant(wp.int64(0x7F7FFFFFFFFFFFFF))
+NO_KEY = wp.constant(wp.int64(0))
+"""A sample that no triangle covers: nearness zero."""
 
 
 @wp.kernel
@@ -55,13 +56,13 @@ def skin_vertices(
 
 @wp.kernel
 def add_normals(
-    vertices: wp.array(dtype=wp.vec3), triangles: wp.array2d(dtype=wp.int32), normals: wp.array(dtype=wp.vec3)
+    vertices: wp.array(dtype=wp.vec3), triangles: wp.array(dtype=wp.vec3i), normals: wp.array(dtype=wp.vec3)
 ):
     """Area-weighted face normals, summed at the vertices."""
     t = wp.tid()
-    a = triangles[t, 0]
-    b = triangles[t, 1]
-    c = triangles[t, 2]
+    a = triangles[t][0]
+    b = triangles[t][1]
+    c = triangles[t][2]
     n = wp.cross(vertices[b] - vertices[a], vertices[c] - vertices[a])
     wp.atomic_add(normals, a, n)
     wp.atomic_add(normals, b, n)
@@ -75,7 +76,10 @@ def project(
     perspective: wp.int32,
     screen: wp.array(dtype=wp.vec3),
 ):
-    """To sample coordinates and depth: rows of `matrix` give x, y and z; with perspective x and y are divided by z."""
+    """To sample coordinates and nearness, which is linear on the screen and grows toward the viewer.
+
+    With perspective, nearness is the inverse depth; without, the third row of `matrix` gives it. It is not positive behind the viewer.
+    """
     i = wp.tid()
     p = vertices[i]
     h = wp.vec4(p[0], p[1], p[2], 1.0)
@@ -83,73 +87,96 @@ def project(
     y = wp.dot(matrix[1], h)
     z = wp.dot(matrix[2], h)
     if perspective == 1:
-        s = 1.0 / wp.max(z, 1.0e-4)
-        x = x * s
-        y = y * s
+        if z < 0.01:
+            z = 0.0
+        else:
+            z = 1.0 / z
+            x = x * z
+            y = y * z
     screen[i] = wp.vec3(x, y, z)
 
 
 @wp.kernel
 def rasterize(
     screen: wp.array(dtype=wp.vec3),
-    triangles: wp.array2d(dtype=wp.int32),
+    triangles: wp.array(dtype=wp.vec3i),
     keep: wp.array(dtype=wp.float32),
-    first: wp.int32,
-    perspective: wp.int32,
     keys: wp.array2d(dtype=wp.int64),
 ):
-    """Nearest triangle per sample. A fragment whose interpolated `keep` is negative is cut away (hems, openings)."""
-    t = wp.tid() + first
-    i = triangles[t, 0]
-    j = triangles[t, 1]
-    k = triangles[t, 2]
-    a = screen[i]
-    b = screen[j]
-    c = screen[k]
-    if a[2] <= 0.01 or b[2] <= 0.01 or c[2] <= 0.01:
-        return
-    ka = keep[i]
-    kb = keep[j]
-    kc = keep[k]
-    if ka < 0.0 and kb < 0.0 and kc < 0.0:
-        return
-    h = keys.shape[0]
-    w = keys.shape[1]
-    x0 = wp.max(int(wp.ceil(wp.min(wp.min(a[0], b[0]), c[0]) - 0.5)), 0)
-    x1 = wp.min(int(wp.floor(wp.max(wp.max(a[0], b[0]), c[0]) - 0.5)), w - 1)
-    y0 = wp.max(int(wp.ceil(wp.min(wp.min(a[1], b[1]), c[1]) - 0.5)), 0)
-    y1 = wp.min(int(wp.floor(wp.max(wp.max(a[1], b[1]), c[1]) - 0.5)), h - 1)
-    if x0 > x1 or y0 > y1:
+    """Nearest triangle per sample. A fragment whose interpolated `keep` is negative is cut away (hems, openings).
+
+    Every row of samples is clipped against the three edges at once, so that the inner loop meets no fragment outside.
+    """
+    t = wp.tid()
+    corners = triangles[t]
+    a = screen[corners[0]]
+    b = screen[corners[1]]
+    c = screen[corners[2]]
+    bottom = wp.ceil(wp.min(wp.min(a[1], b[1]), c[1]) - 0.5)
+    top = wp.floor(wp.max(wp.max(a[1], b[1]), c[1]) - 0.5)
+    left = wp.ceil(wp.min(wp.min(a[0], b[0]), c[0]) - 0.5)
+    right = wp.floor(wp.max(wp.max(a[0], b[0]), c[0]) - 0.5)
+    if bottom > top or left > right or wp.min(wp.min(a[2], b[2]), c[2]) <= 0.0:
         return
     area = (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
     if wp.abs(area) < 1.0e-9:
         return
+    left = wp.max(left, 0.0)
+    right = wp.min(right, float(keys.shape[1] - 1))
+    y0 = wp.max(int(bottom), 0)
+    y1 = wp.min(int(top), keys.shape[0] - 1)
+    ka = keep[corners[0]]
+    kb = keep[corners[1]]
+    kc = keep[corners[2]]
+    cut = wp.min(wp.min(ka, kb), kc) < 0.0
     inv = 1.0 / area
-    za = a[2]
-    zb = b[2]
-    zc = c[2]
-    if perspective == 1:
-        za = 1.0 / za
-        zb = 1.0 / zb
-        zc = 1.0 / zc
+    ux = (b[1] - c[1]) * inv
+    uy = (c[0] - b[0]) * inv
+    u0 = (b[0] * c[1] - b[1] * c[0]) * inv + 0.5 * (ux + uy)
+    vx = (c[1] - a[1]) * inv
+    vy = (a[0] - c[0]) * inv
+    v0 = (c[0] * a[1] - c[1] * a[0]) * inv + 0.5 * (vx + vy)
+    sx = -ux - vx
+    ui = -1.0 / ux
+    vi = -1.0 / vx
+    si = -1.0 / sx
+    zx = ux * a[2] + vx * b[2] + sx * c[2]
     for y in range(y0, y1 + 1):
-        py = float(y) + 0.5
-        for x in range(x0, x1 + 1):
-            px = float(x) + 0.5
-            u = ((b[0] - px) * (c[1] - py) - (b[1] - py) * (c[0] - px)) * inv
-            v = ((c[0] - px) * (a[1] - py) - (c[1] - py) * (a[0] - px)) * inv
-            s = 1.0 - u - v
-            if u >= 0.0 and v >= 0.0 and s >= 0.0:
-                if u * ka + v * kb + s * kc >= 0.0:
-                    z = u * za + v * zb + s * zc
-                    if perspective == 1:
-                        z = 1.0 / z
-                    key = wp.lshift(wp.int64(wp.cast(z, wp.int32)), wp.int64(32)) + wp.int64(t)
-                    wp.atomic_min(keys, y, x, key)
+        u = u0 + uy * float(y)
+        v = v0 + vy * float(y)
+        s = 1.0 - u - v
+        lo = left
+        hi = right
+        if ux > 0.0:
+            lo = wp.max(lo, u * ui)
+        elif ux < 0.0:
+            hi = wp.min(hi, u * ui)
+        elif u < 0.0:
+            hi = -1.0
+        if vx > 0.0:
+            lo = wp.max(lo, v * vi)
+        elif vx < 0.0:
+            hi = wp.min(hi, v * vi)
+        elif v < 0.0:
+            hi = -1.0
+        if sx > 0.0:
+            lo = wp.max(lo, s * si)
+        elif sx < 0.0:
+            hi = wp.min(hi, s * si)
+        elif s < 0.0:
+            hi = -1.0
+        z0 = u * a[2] + v * b[2] + s * c[2]
+        for x in range(int(wp.ceil(lo)), int(wp.floor(hi)) + 1):
+            px = float(x)
+            if cut:
+                if (u + ux * px) * ka + (v + vx * px) * kb + (s + sx * px) * kc < 0.0:
+                    continue
+            key = wp.lshift(wp.int64(wp.cast(z0 + zx * px, wp.int32)), wp.int64(32)) + wp.int64(t)
+            wp.atomic_max(keys, y, x, key)
 
 
 @wp.func
-def key_depth(key: wp.int64) -> float:
+def key_nearness(key: wp.int64) -> float:
     return wp.cast(wp.int32(wp.rshift(key, wp.int64(32))), wp.float32)
 
 
@@ -185,7 +212,7 @@ def occlude(
         seen[i] = seen[i] + c
         return
     # A soft comparison hides the steps of the coarse depth map.
-    gap = z - key_depth(keys[y, x])
+    gap = key_nearness(keys[y, x]) - z
     seen[i] = seen[i] + c * (1.0 - wp.clamp((gap - bias) / bias, 0.0, 1.0))
 
 
@@ -241,7 +268,10 @@ def strand_light(t: wp.vec3, v: wp.vec3, l: wp.vec3, shift: float, power: float)
 def shadow(
     p: wp.vec3, n: wp.vec3, l: wp.vec3, matrix: wp.array(dtype=wp.vec4), keys: wp.array2d(dtype=wp.int64), radius: float, jitter: float
 ) -> float:
-    """Fraction of the key light that reaches `p`: twelve spiral taps in the light's depth map."""
+    """Fraction of the key light that reaches `p`: six spiral taps in the light's depth map.
+
+    Every sample of a pixel turns the spiral differently, so a pixel sees four times as many.
+    """
     q = p + n * 0.0025
     h = wp.vec4(q[0], q[1], q[2], 1.0)
     x = wp.dot(matrix[0], h)
@@ -249,17 +279,22 @@ def shadow(
     z = wp.dot(matrix[2], h)
     slope = 0.0015 + 0.003 * (1.0 - wp.abs(wp.dot(n, l)))
     lit = float(0.0)
-    for k in range(12):
-        r = radius * wp.sqrt((float(k) + 0.5) / 12.0)
-        a = float(k) * 2.39996 + jitter * 6.2832
-        ix = int(x + r * wp.cos(a))
-        iy = int(y + r * wp.sin(a))
+    dx = wp.cos(jitter * 6.2832) * radius
+    dy = wp.sin(jitter * 6.2832) * radius
+    for k in range(6):
+        r = wp.sqrt((float(k) + 0.5) / 6.0)
+        ix = int(x + r * dx)
+        iy = int(y + r * dy)
+        # The next tap is a golden angle further.
+        turned = -0.737369 * dx - 0.675490 * dy
+        dy = 0.675490 * dx - 0.737369 * dy
+        dx = turned
         if ix < 0 or iy < 0 or ix >= keys.shape[1] or iy >= keys.shape[0]:
             lit += 1.0
         else:
-            gap = z - key_depth(keys[iy, ix]) - slope - 0.0006 * r
+            gap = key_nearness(keys[iy, ix]) - z - slope - 0.0006 * r * radius
             lit += 1.0 - wp.clamp(gap * 600.0, 0.0, 1.0)
-    return lit / 12.0
+    return lit / 6.0
 
 
 @wp.func
@@ -308,7 +343,7 @@ class Eyes:
 
 @wp.struct
 class Surface:
-    triangles: wp.array2d(dtype=wp.int32)
+    triangles: wp.array(dtype=wp.vec3i)
     material: wp.array(dtype=wp.int32)
     label: wp.array(dtype=wp.int32)
     color: wp.array(dtype=wp.vec3)
@@ -361,22 +396,24 @@ def shade(
 ):
     y, x = wp.tid()
     key = keys[y, x]
-    if key == FAR_KEY:
+    if key == NO_KEY:
         out_label[y, x] = -1
         return
     t = key_triangle(key)
-    i = s.triangles[t, 0]
-    j = s.triangles[t, 1]
-    k = s.triangles[t, 2]
+    i = s.triangles[t][0]
+    j = s.triangles[t][1]
+    k = s.triangles[t][2]
     a = screen[i]
     b = screen[j]
     c = screen[k]
     px = float(x) + 0.5
     py = float(y) + 0.5
     inv = 1.0 / ((b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0]))
-    wa = ((b[0] - px) * (c[1] - py) - (b[1] - py) * (c[0] - px)) * inv / a[2]
-    wb = ((c[0] - px) * (a[1] - py) - (c[1] - py) * (a[0] - px)) * inv / b[2]
-    wc = wp.max(1.0 - wa * a[2] - wb * b[2], 0.0) / c[2]
+    wa = ((b[0] - px) * (c[1] - py) - (b[1] - py) * (c[0] - px)) * inv
+    wb = ((c[0] - px) * (a[1] - py) - (c[1] - py) * (a[0] - px)) * inv
+    wc = wp.max(1.0 - wa - wb, 0.0) * c[2]
+    wa = wa * a[2]
+    wb = wb * b[2]
     total = 1.0 / (wa + wb + wc)
     wa = wa * total
     wb = wb * total
@@ -550,13 +587,13 @@ def blend_lens(
 ):
     """Draw one transparent triangle over what lies behind it: tint, reflection of the sky, highlight."""
     t = wp.tid() + first
-    i = s.triangles[t, 0]
-    j = s.triangles[t, 1]
-    k = s.triangles[t, 2]
+    i = s.triangles[t][0]
+    j = s.triangles[t][1]
+    k = s.triangles[t][2]
     a = screen[i]
     b = screen[j]
     c = screen[k]
-    if a[2] <= 0.01 or b[2] <= 0.01 or c[2] <= 0.01:
+    if wp.min(wp.min(a[2], b[2]), c[2]) <= 0.0:
         return
     area = (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
     if wp.abs(area) < 1.0e-9:
@@ -579,8 +616,7 @@ def blend_lens(
             v = ((c[0] - px) * (a[1] - py) - (c[1] - py) * (a[0] - px)) * inv
             q = 1.0 - u - v
             if u >= 0.0 and v >= 0.0 and q > 0.0:
-                z = 1.0 / (u / a[2] + v / b[2] + q / c[2])
-                if z < key_depth(keys[y, x]):
+                if u * a[2] + v * b[2] + q * c[2] > key_nearness(keys[y, x]):
                     p = u * vertices[i] + v * vertices[j] + q * vertices[k]
                     n = wp.normalize(u * normals[i] + v * normals[j] + q * normals[k])
                     view = wp.normalize(light.eye - p)
@@ -609,7 +645,7 @@ def resolve(
     uv: wp.array2d(dtype=wp.vec2),
     backdrop: wp.array2d(dtype=wp.vec3),
     factor: wp.int32,
-    exposure: wp.float32,
+    gain: wp.vec3,
     image: wp.array2d(dtype=wp.vec3),
     out_label: wp.array2d(dtype=wp.int32),
     out_depth: wp.array2d(dtype=wp.float32),
@@ -627,7 +663,7 @@ def resolve(
         sample = color[sy, sx]
         if label[sy, sx] < 0:
             sample = backdrop[sy, sx]
-        sample = sample * exposure
+        sample = wp.cw_mul(sample, gain)
         # Filmic shoulder per sample, so that one bright highlight does not bleach its pixel's edge.
         for ch in range(3):
             v = sample[ch]
@@ -649,11 +685,11 @@ def resolve(
     by = y * factor + best // factor
     bx = x * factor + best % factor
     out_label[y, x] = label[by, bx]
-    if label[by, bx] < 0 or keys[by, bx] == FAR_KEY:
+    if label[by, bx] < 0 or keys[by, bx] == NO_KEY:
         out_depth[y, x] = 0.0
         out_normal[y, x] = wp.vec3(0.0, 0.0, 0.0)
         out_uv[y, x] = wp.vec2(-1.0, -1.0)
     else:
-        out_depth[y, x] = key_depth(keys[by, bx])
+        out_depth[y, x] = 1.0 / key_nearness(keys[by, bx])
         out_normal[y, x] = normal[by, bx]
         out_uv[y, x] = uv[by, bx]

@@ -25,7 +25,7 @@ SIZES: dict[str, tuple[int, int]] = {"portrait": (128, 128), "bust": (256, 256),
 """Default width and height of each framing."""
 
 _REGION = {"portrait": "head", "bust": "bust", "person": "person", "ear": "head"}
-_SHADOW = {"head": 384, "bust": 448, "person": 640}
+_SHADOW = {"head": 320, "bust": 448, "person": 640}
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def render(
 
     region = _REGION[framing]
     made = scene(person, look, region, device)
-    posed = _pose(person, shot, made.rest)
+    posed = _pose(person, shot, made.rest, framing)
     camera = _camera(shot, framing, width, height, posed)
     buffers = _draw(made, posed, shot, camera, width, height, supersample, _SHADOW[region])
     return _picture(buffers, posed, made, shot, framing, camera)
@@ -160,7 +160,7 @@ class _Posed:
     extent: np.ndarray
 
 
-def _pose(person: Person, shot: Shot, rest: Rest) -> _Posed:
+def _pose(person: Person, shot: Shot, rest: Rest, framing: str) -> _Posed:
     b = body()
     actions = dict(shot.expression)
     # The lids follow the eyes up and down.
@@ -195,10 +195,9 @@ def _pose(person: Person, shot: Shot, rest: Rest) -> _Posed:
     # Image order: the person's right eye is at the image's left.
     pupils = np.array([centers[1] + radius * axes[1], centers[0] + radius * axes[0]])
     dense = dense_landmarks(skin, pupils)
-    index, regressor = b.keypoint_regressor()
-    keypoints = regressor @ b.skin(moved[index], index, transforms)
-    ears = b.skin(moved[_ear_vertices()], _ear_vertices(), transforms)
-    outline = _outline_vertices()
+    # What only the other framings are aimed by is left out of a portrait.
+    ears = b.skin(moved[_ear_vertices()], _ear_vertices(), transforms) if framing == "ear" else np.zeros((2, 3))
+    outline = _outline_vertices() if framing in ("person", "bust") else lids
     cloud = b.skin(moved[outline], outline, transforms)
     head = transforms[b.bone("head")]
     chest = transforms[b.bone("spine01")]
@@ -214,7 +213,7 @@ def _pose(person: Person, shot: Shot, rest: Rest) -> _Posed:
         dense=dense,
         five=five_points(dense),
         neutral=five_points(dense_landmarks(neutral, pupils)),
-        keypoints=keypoints,
+        keypoints=b.keypoints(rest, transforms),
         ears=ears,
         top=cloud[np.argmax(cloud[:, 1])],
         chest=chest[:, :3] @ spine + chest[:, 3],
@@ -371,18 +370,21 @@ def _lighting(shot: Shot, camera: Camera) -> tuple[raster.Lighting, np.ndarray]:
     return light, key
 
 
-def _meter(color: np.ndarray, label: np.ndarray) -> float:
-    """Exposure that a camera would choose: most of the way toward a middle gray on the person, faces counting double.
+def _camera_response(color: np.ndarray, label: np.ndarray, light: raster.Lighting) -> np.ndarray:
+    """Gain (3,) per channel that a camera would choose: exposure metered on the face, and most of the light's tint removed.
 
-    Metering on people is what phones do; without it dark skin would be systematically underexposed.
+    Metering on faces is what phones do; without it dark skin, and faces under a hat, would be systematically underexposed.
     """
-    here = label >= 0
+    here = label == LABEL["face"]
+    if here.sum() < 0.01 * here.size:
+        here = label >= 0
     if not here.any():
-        return 1.0
-    luminance = color[here] @ np.array([0.2126, 0.7152, 0.0722], np.float32)
-    weight = np.where(label[here] == LABEL["face"], 3.0, 1.0)
-    mean = float((luminance * weight).sum() / weight.sum())
-    return float(np.clip((0.22 / max(mean, 1e-3)) ** 0.65, 0.6, 3.0))
+        return np.ones(3)
+    luminance = float((color[here] @ np.array([0.2126, 0.7152, 0.0722], np.float32)).mean())
+    exposure = np.clip((0.23 / max(luminance, 1e-3)) ** 0.65, 0.6, 3.0)
+    tint = np.array(light.key_color) * 0.6 + np.array(light.fill_color) * 0.8 + np.array(light.sky_color)
+    balance = (tint.mean() / tint) ** 0.65
+    return exposure * balance
 
 
 def _draw(
@@ -414,12 +416,12 @@ def _draw(
         device=device,
     )
     shape = (height * factor, width * factor)
-    keys = wp.full(shape, raster.FAR_KEY, dtype=wp.int64, device=device)
-    wp.launch(raster.rasterize, made.opaque, [screen, made.surface.triangles, made.keep, 0, 1], [keys], device=device)
+    keys = wp.full(shape, raster.NO_KEY, dtype=wp.int64, device=device)
+    wp.launch(raster.rasterize, made.opaque, [screen, made.surface.triangles, made.keep], [keys], device=device)
 
     light, key_direction = _lighting(shot, camera)
-    points = vertices.numpy()
-    rows = orthographic(key_direction, points.min(0), points.max(0), shadow_size)
+    points = vertices.numpy()[::7]
+    rows = orthographic(key_direction, points.min(0) - 0.02, points.max(0) + 0.02, shadow_size)
     light_keys, light_matrix = depth_map(made, vertices, rows, shadow_size)
 
     eyes = raster.Eyes()
@@ -453,7 +455,7 @@ def _draw(
             [screen, vertices, normals, made.surface, light, made.opaque, keys, color, label, LABEL["glasses"], backdrop],
             device=device,
         )
-    exposure = _meter(color.numpy(), label.numpy())
+    gain = _camera_response(color.numpy(), label.numpy(), light)
     image = wp.empty((height, width), dtype=wp.vec3, device=device)
     out_label = wp.empty((height, width), dtype=wp.int32, device=device)
     depth = wp.empty((height, width), dtype=wp.float32, device=device)
@@ -462,7 +464,7 @@ def _draw(
     wp.launch(
         raster.resolve,
         (height, width),
-        [keys, color, label, normal, uv, backdrop, factor, exposure],
+        [keys, color, label, normal, uv, backdrop, factor, wp.vec3(*gain)],
         [image, out_label, depth, out_normal, out_uv],
         device=device,
     )

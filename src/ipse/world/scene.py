@@ -25,7 +25,7 @@ from ipse.world.worn import worn_parts
 REGIONS = {"head": 0.40, "bust": 0.20, "person": -9.0}
 """Per region the template height (meters) below which geometry is left out, because no picture of that framing shows it."""
 
-_SKY = 22
+_SKY = 14
 """Directions of the ambient occlusion."""
 
 
@@ -183,7 +183,7 @@ def join(parts: list[Part], texture: np.ndarray, texture_label: np.ndarray, cut:
     joined = {k: np.concatenate(v) for k, v in fields.items()}
 
     surface = raster.Surface()
-    surface.triangles = wp.array(joined["tri"].astype(np.int32), dtype=wp.int32, device=device)
+    surface.triangles = wp.array(joined["tri"].astype(np.int32), dtype=wp.vec3i, device=device)
     surface.material = wp.array(joined["material"].astype(np.int32), dtype=wp.int32, device=device)
     surface.label = wp.array(joined["label"].astype(np.int32), dtype=wp.int32, device=device)
     surface.color = wp.array(joined["color"].astype(np.float32), dtype=wp.vec3, device=device)
@@ -214,7 +214,8 @@ def sky_directions(count: int) -> np.ndarray:
 
 
 def orthographic(direction: np.ndarray, low: np.ndarray, high: np.ndarray, size: int) -> np.ndarray:
-    """Rows (3, 4) that map the box `low`..`high` into a depth map of `size` samples, seen from `direction`; depth in meters."""
+    """Rows (3, 4) that map the box `low`..`high` into a depth map of `size` samples, seen from `direction`; the third row is
+    nearness in meters."""
     z = -direction / np.linalg.norm(direction)
     x = np.cross(z, [0.0, 1.0, 0.0] if abs(z[1]) < 0.95 else [1.0, 0.0, 0.0])
     x /= np.linalg.norm(x)
@@ -226,7 +227,8 @@ def orthographic(direction: np.ndarray, low: np.ndarray, high: np.ndarray, size:
     rows = np.concatenate([axes, np.zeros((3, 1))], 1)
     rows[:2] *= scale
     rows[:2, 3] = 1 - lo[:2] * scale
-    rows[2, 3] = 0.1 - lo[2]
+    rows[2] *= -1
+    rows[2, 3] = hi[2] + 0.1
     return rows.astype(np.float32)
 
 
@@ -235,9 +237,9 @@ def depth_map(scene: Scene, vertices: wp.array, rows: np.ndarray, size: int) -> 
     matrix = wp.array(rows, dtype=wp.vec4, device=scene.device)
     screen = wp.empty(vertices.shape, dtype=wp.vec3, device=scene.device)
     wp.launch(raster.project, vertices.shape, [vertices, matrix, 0], [screen], device=scene.device)
-    keys = wp.full((size, size), raster.FAR_KEY, dtype=wp.int64, device=scene.device)
+    keys = wp.full((size, size), raster.NO_KEY, dtype=wp.int64, device=scene.device)
     wp.launch(
-        raster.rasterize, scene.opaque, [screen, scene.surface.triangles, scene.keep, 0, 0], [keys], device=scene.device
+        raster.rasterize, scene.opaque, [screen, scene.surface.triangles, scene.keep], [keys], device=scene.device
     )
     return keys, matrix
 
@@ -263,7 +265,7 @@ def _visibility(scene: Scene) -> wp.array:
     normals = vertex_normals(scene, rest)
     seen = wp.zeros(rest.shape, dtype=wp.float32, device=scene.device)
     total = wp.zeros(rest.shape, dtype=wp.float32, device=scene.device)
-    size = 160
+    size = 144
     bias = 1.6 * float(np.linalg.norm(high - low)) / size
     for d in sky_directions(_SKY):
         keys, matrix = depth_map(scene, rest, orthographic(d, low, high, size), size)
