@@ -1,6 +1,6 @@
 """Backgrounds made by a procedure from a seed, indoors and outdoors.
 
-Scenes are drawn as flat polygons in perspective (`ipse.world.scenery`), roughened with noise, lit by a smooth field and
+Scenes are drawn as flat polygons in perspective (`ipse.world.brush`), roughened with noise, lit by a smooth field and
 put out of focus: at the sizes and depths of field of pictures of people that is what a background is. Drawing happens
 in sRGB bytes, where Pillow is fast; the result is linear light.
 """
@@ -13,8 +13,8 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageChops, ImageFilter
 
-from ipse.world import scenery
-from ipse.world.scenery import Brush, Dice
+from ipse.world import backdrops, indoors, outdoors
+from ipse.world.brush import RGB, Brush, Dice
 from ipse.world.shot import BACKGROUNDS, Background
 from ipse.world.skin import to_linear
 
@@ -22,18 +22,18 @@ _LONGEST = 512
 """No scene is drawn larger than this; larger pictures enlarge it."""
 _LINEAR = to_linear(np.arange(256, dtype=np.float32) / 255)
 
-_DRAW: dict[str, Callable[[Brush, Dice, scenery.RGB], None]] = {
-    "plain": scenery.plain,
-    "gradient": scenery.gradient,
-    "studio": scenery.studio,
-    "room": scenery.room,
-    "office": scenery.office,
-    "shelf": scenery.shelf,
-    "street": scenery.street,
-    "park": scenery.park,
-    "sky": scenery.sky,
-    "wall": scenery.wall,
-    "bokeh": scenery.bokeh,
+_DRAW: dict[str, Callable[[Brush, Dice, RGB], None]] = {
+    "plain": backdrops.plain,
+    "gradient": backdrops.gradient,
+    "studio": backdrops.studio,
+    "room": indoors.room,
+    "office": indoors.office,
+    "shelf": indoors.shelf,
+    "street": outdoors.street,
+    "park": outdoors.park,
+    "sky": outdoors.sky,
+    "wall": backdrops.wall,
+    "bokeh": backdrops.bokeh,
 }
 # (surface roughness, unevenness of the light, corners darkened, finest scale to draw at)
 _FINISH: dict[str, tuple[float, float, float, float]] = {

@@ -309,9 +309,8 @@ class Figure:
         spread: float = 0.25,
     ) -> None:
         """Bring a wrist to a place, the elbow pushed toward `pole`; the rest as for `arm`."""
-        upper, fore = two_bones(
-            self.joint(f"upperarm01.{side}"), wrist, np.asarray(pole, float), self.arm_lengths(side)
-        )
+        shoulder = self.joint(f"upperarm01.{side}")
+        upper, fore = two_bones(shoulder, wrist, np.asarray(pole, float), self.arm_lengths(side))
         self.arm(side, upper, fore, palm, hand, curl, spread)
 
     def arm_lengths(self, side: str) -> tuple[float, float]:

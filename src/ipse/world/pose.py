@@ -137,7 +137,7 @@ def _pelvis_height(f: Frame, person: Person, phase: float) -> float:
     shank = np.linalg.norm(h["foot.L"] - h["lowerleg01.L"])
     drop = thigh * math.cos(math.radians(hip)) + shank * math.cos(math.radians(knee - hip))
     struck = h["root"][1] - h["upperleg01.L"][1] + drop - _lowest(f, "L", rotation(X, knee - hip - ankle))
-    rise = (0.010 + 0.026 * person.gait.bounce) * f.scale
+    rise = (0.018 + 0.040 * person.gait.bounce) * f.scale
     return float(struck + 0.5 * rise * (1 + math.cos(4 * math.pi * (phase - 0.3))))
 
 
