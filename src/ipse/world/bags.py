@@ -7,8 +7,19 @@ from functools import lru_cache
 import numpy as np
 
 from ipse.world import raster
-from ipse.world.body import Rest, body
-from ipse.world.fitting import Clothes, Embedding, Mesh, embed, grid, nearest_vertices, oval, smooth_path, surface, sweep, unit
+from ipse.world.body import Rest
+from ipse.world.fitting import (
+    Clothes,
+    Embedding,
+    Mesh,
+    embed,
+    nearest_vertices,
+    oval,
+    smooth_path,
+    surface,
+    sweep,
+    unit,
+)
 from ipse.world.look import Bag
 from ipse.world.parts import Material, Part
 from ipse.world.skin import to_linear
@@ -28,11 +39,11 @@ _SHOULDER_STRAP = np.array(
         [0.105, 0.235, -0.030],
     ]
 )
-"""Template points near the trunk's surface that the left strap of a backpack runs along, from the pack's top to its foot."""
+"""Template points near the trunk that the left strap of a backpack runs along, from the pack's top to its foot."""
 
 _CROSS_STRAP = np.array(
     [
-        [0.125, 0.190, 0.120],
+        [0.095, 0.200, 0.135],
         [0.085, 0.260, 0.140],
         [0.040, 0.340, 0.150],
         [0.000, 0.410, 0.130],
@@ -43,7 +54,7 @@ _CROSS_STRAP = np.array(
         [-0.020, 0.460, -0.050],
         [0.030, 0.370, -0.040],
         [0.080, 0.280, -0.030],
-        [0.125, 0.190, -0.010],
+        [0.140, 0.200, 0.030],
     ]
 )
 """Template points that a strap worn across runs along, from the bag over the right shoulder and the back to the bag."""
@@ -51,7 +62,9 @@ _CROSS_STRAP = np.array(
 
 def _on_trunk(targets: np.ndarray) -> Embedding:
     """Embedding (1, N) of where rays from the spine to template points leave the trunk."""
-    start = targets * [0.45, 0.0, 0.0] + np.stack([0 * targets[:, 0], np.clip(targets[:, 1] - 0.05, 0.05, 0.44), 0.035 + 0 * targets[:, 0]], 1)
+    start = targets * [0.45, 0.0, 0.0] + np.stack(
+        [0 * targets[:, 0], np.clip(targets[:, 1] - 0.05, 0.05, 0.44), 0.035 + 0 * targets[:, 0]], 1
+    )
     return embed(start[None], unit(targets - start)[None], surface(True), targets[None])
 
 
@@ -60,15 +73,17 @@ def _places() -> dict[str, Embedding | np.ndarray]:
     x, y = np.meshgrid(np.linspace(-0.11, 0.11, 9), np.linspace(0.17, 0.52, 12))
     start = np.stack([x, y, 0.04 + 0 * x], -1)
     direction = np.broadcast_to([0.0, 0.0, -1.0], start.shape)
-    hips = np.array([[0.150, 0.130, 0.080]])
+    hips = np.array([[0.120, 0.140, 0.140]])
     return {
         "back": embed(start, direction, surface(True), start + [0, 0, -0.07]),
         "left": _on_trunk(_SHOULDER_STRAP),
         "right": _on_trunk(_SHOULDER_STRAP * [-1, 1, 1]),
         "across": _on_trunk(_CROSS_STRAP),
-        "hip": embed(np.array([[[0.0, 0.130, 0.035]]]), unit(hips - [0.0, 0.130, 0.035])[None], surface(True), hips[None]),
+        "hip": embed(
+            np.array([[[0.0, 0.140, 0.035]]]), unit(hips - [0.0, 0.140, 0.035])[None], surface(True), hips[None]
+        ),
         "rigid_back": nearest_vertices(np.array([0.0, 0.40, -0.04])),
-        "rigid_hip": nearest_vertices(np.array([0.09, 0.165, 0.10])),
+        "rigid_hip": nearest_vertices(np.array([0.08, 0.175, 0.11])),
     }
 
 
@@ -78,21 +93,29 @@ def _box(width: float, height: float, depth: float, top: float, rounds: float = 
     Returns:
         Vertices and outward triangles.
     """
-    t = np.array([-1.0, -0.985, -0.94, -0.84, -0.5, 0.0, 0.45, 0.72, 0.88, 0.96, 0.99, 1.0])
+    t = np.array([-1.0, -0.98, -0.92, -0.75, -0.2, 0.4, 0.75, 0.92, 0.98, 1.0])
     path = np.stack([0 * t, t * height / 2, 0 * t], 1)
     bulge = (1 - np.abs(t) ** 7) ** (1 / 2.6)
     bulge[[0, -1]] = 0.62
     bulge = np.maximum(bulge, 0.62)
     taper = 1 + (top - 1) * np.clip(t, 0, 1) ** 2
     scale = np.stack([bulge * taper, bulge * taper], 1)
-    return sweep(path, np.array([0.0, 0.0, 1.0]), oval(width, depth, 24, rounds), scale=scale)
+    return sweep(path, np.array([0.0, 0.0, 1.0]), oval(width, depth, 16, rounds), scale=scale)
 
 
-def _strap(mesh: Mesh, path: np.ndarray, out: np.ndarray, widths: np.ndarray, thick: float, anchor: np.ndarray, color: np.ndarray) -> None:
+def _strap(
+    mesh: Mesh,
+    path: np.ndarray,
+    out: np.ndarray,
+    widths: np.ndarray,
+    thick: float,
+    anchor: np.ndarray,
+    color: np.ndarray,
+) -> None:
     """A flat band along a path, its broad side outward."""
-    section = oval(1.0, thick, 8, 4.0)
+    section = oval(1.0, thick, 6, 3.0)
     vertices, triangles = sweep(path, out, section, scale=np.stack([widths, np.ones_like(widths)], 1))
-    mesh.add(vertices, triangles, np.concatenate([np.repeat(anchor, 8), anchor[[0, -1]]]), color)
+    mesh.add(vertices, triangles, np.concatenate([np.repeat(anchor, 6), anchor[[0, -1]]]), color)
 
 
 def _smooth(values: np.ndarray, rounds: int) -> np.ndarray:
@@ -103,7 +126,9 @@ def _smooth(values: np.ndarray, rounds: int) -> np.ndarray:
     return v
 
 
-def _over(path: np.ndarray, spine: np.ndarray, clothes: Clothes, gap: float, count: int) -> tuple[np.ndarray, np.ndarray]:
+def _over(
+    path: np.ndarray, spine: np.ndarray, clothes: Clothes, gap: float, count: int
+) -> tuple[np.ndarray, np.ndarray]:
     """A band's middle line over the clothes, (count, 3), and the directions outward along it."""
     fine = smooth_path(path, count)
     # Outward: across the line, away from the spine.
@@ -148,7 +173,11 @@ def backpack_parts(bag: Bag, clothes: Clothes, rest: Rest, number: int) -> list[
     put(*_box(width, height, depth, 0.86), (0, 0, 0), color)
     put(*_box(0.78 * width, 0.46 * height, 0.34 * depth, 0.95), (0, -0.20 * height, -0.58 * depth), color * 0.86)
     for sign in (1.0, -1.0):
-        put(*_box(0.10 * width, 0.38 * height, 0.62 * depth, 0.9), (sign * 0.50 * width, -0.26 * height, 0.0), color * 0.8)
+        put(
+            *_box(0.10 * width, 0.38 * height, 0.62 * depth, 0.9),
+            (sign * 0.50 * width, -0.26 * height, 0.0),
+            color * 0.8,
+        )
     # Zippers: one around the main compartment, one over the pocket.
     dark = 0.35 * color + 0.006
     a = np.linspace(-0.25 * np.pi, 1.25 * np.pi, 21)
@@ -162,15 +191,33 @@ def backpack_parts(bag: Bag, clothes: Clothes, rest: Rest, number: int) -> list[
     flat = np.stack([np.linspace(-0.34, 0.34, 5) * width, np.full(5, -0.02 * height), np.full(5, -0.745 * depth)], 1)
     put(*sweep(flat, np.array([0.0, 0.0, 1.0]), oval(0.007, 0.010, 4)), (0, 0, 0), dark)
     a = np.linspace(0, np.pi, 11)
-    loop = np.stack([0.11 * width * np.cos(a), 0.495 * height + 0.065 * height * np.sin(a), np.full(11, 0.30 * depth)], 1)
+    loop = np.stack(
+        [0.11 * width * np.cos(a), 0.495 * height + 0.065 * height * np.sin(a), np.full(11, 0.30 * depth)], 1
+    )
     put(*sweep(loop, np.array([0.0, 0.0, 1.0]), oval(0.010, 0.022, 6)), (0, 0, 0), dark)
 
     for side, sign in (("left", 1.0), ("right", -1.0)):
         skin = places[side].at(v)[0]
-        spine = np.stack([0.3 * (skin[:, 0] + middle[0]), np.minimum(skin[:, 1], skin[0, 1] - 0.10 * trunk), 0 * skin[:, 2] + skin[:, 2].mean()], 1)
-        count = 36
+        spine = np.stack(
+            [
+                0.3 * (skin[:, 0] + middle[0]),
+                np.minimum(skin[:, 1], skin[0, 1] - 0.10 * trunk),
+                0 * skin[:, 2] + skin[:, 2].mean(),
+            ],
+            1,
+        )
+        count = 32
         path, out = _over(skin, smooth_path(spine, count), clothes, 0.007, count)
-        hooks = np.array([[sign * 0.20 * width, 0.40 * height, 0.50 * depth], [sign * 0.40 * width, -0.40 * height, 0.42 * depth]]) @ turn.T + middle
+        hooks = (
+            np.array(
+                [
+                    [sign * 0.20 * width, 0.40 * height, 0.50 * depth],
+                    [sign * 0.40 * width, -0.40 * height, 0.42 * depth],
+                ]
+            )
+            @ turn.T
+            + middle
+        )
         # Both ends are sewn to the pack.
         ease = np.clip(1 - np.arange(count) / 6, 0, 1)[:, None] ** 2
         path = path + ease * (hooks[0] - path[0]) + ease[::-1] * (hooks[1] - path[-1])
@@ -223,7 +270,14 @@ def handbag_parts(bag: Bag, clothes: Clothes, rest: Rest, number: int) -> list[P
         put(*sweep(arc, np.array([0.0, 0.0, 1.0]), oval(0.009 * grown, 0.011 * grown, 6)), color * 0.7)
 
     count = 48
-    core = np.stack([0.25 * strap[:, 0], np.minimum(strap[:, 1], strap[:, 1].max() - 0.10 * grown), 0 * strap[:, 2] + strap[:, 2].mean()], 1)
+    core = np.stack(
+        [
+            0.25 * strap[:, 0],
+            np.minimum(strap[:, 1], strap[:, 1].max() - 0.10 * grown),
+            0 * strap[:, 2] + strap[:, 2].mean(),
+        ],
+        1,
+    )
     path, away = _over(strap, smooth_path(core, count), clothes, 0.004, count)
     hooks = np.array([[-0.44 * width, 0.46 * height, 0.0], [0.44 * width, 0.46 * height, 0.0]]) @ frame.T + middle
     if np.linalg.norm(hooks[0] - path[0]) > np.linalg.norm(hooks[1] - path[0]):

@@ -9,6 +9,7 @@ import numpy as np
 from ipse.world import raster
 from ipse.world.body import Rest, body
 from ipse.world.fitting import (
+    BODY_VERTICES,
     HEAD_CENTER,
     Clothes,
     Embedding,
@@ -32,17 +33,36 @@ from ipse.world.parts import Material, Part
 from ipse.world.skin import smoothstep, to_linear
 from ipse.world.values import Color
 
-
 _MASK_CENTER = np.array([0.0, 0.664, 0.060])
 _MASK_ROWS = np.array(
-    [0.0, 0.035, 0.07, 0.15, 0.24, 0.33, 0.335, 0.42, 0.48, 0.485, 0.56, 0.63, 0.635, 0.72, 0.80, 0.87, 0.93, 0.975, 1.0]
+    [
+        0.0,
+        0.035,
+        0.07,
+        0.15,
+        0.24,
+        0.33,
+        0.335,
+        0.42,
+        0.48,
+        0.485,
+        0.56,
+        0.63,
+        0.635,
+        0.72,
+        0.80,
+        0.87,
+        0.93,
+        0.975,
+        1.0,
+    ]
 )
 _PLEATS = (0.332, 0.482, 0.632)
 
 
 @lru_cache(maxsize=1)
 def _mask_places() -> tuple[Embedding, np.ndarray, np.ndarray, np.ndarray]:
-    """The mask's grid on the face, its anchors, the azimuths of its columns (radians), and skin vertices with their cells."""
+    """The mask's grid on the face, its anchors, its columns' azimuths (radians), and skin vertices with their cells."""
     azimuth = np.radians(np.linspace(-74, 74, 25))
     degrees = np.abs(np.degrees(azimuth))
     top = np.radians(np.interp(degrees, [0, 8, 18, 35, 74], [27.5, 26.5, 22.0, 17.0, 13.0]))
@@ -83,7 +103,9 @@ def mask_parts(color: Color, rest: Rest) -> list[Part]:
     for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
         np.maximum.at(radius, (row + down, column + right), reach)
     rows = _MASK_ROWS[:, None]
-    border = np.minimum(smoothstep(0.0, 0.10, rows), smoothstep(1.0, 0.93, rows)) * smoothstep(1.0, 0.86, np.abs(azimuth) / azimuth[-1])
+    border = np.minimum(smoothstep(0.0, 0.10, rows), smoothstep(1.0, 0.93, rows)) * smoothstep(
+        1.0, 0.86, np.abs(azimuth) / azimuth[-1]
+    )
     lift = 0.0018 + 0.0035 * border
     # Each pleat is a step outward that runs back over the next stretch of cloth.
     fold = np.zeros_like(rows)
@@ -95,7 +117,7 @@ def mask_parts(color: Color, rest: Rest) -> list[Part]:
     points = center + ray * (tented(radius, 14) + lift * size)[..., None]
     tone = np.ones((*points.shape[:2], 1), np.float32)
     for start in _PLEATS:
-        tone[np.argmax(_MASK_ROWS > start) - 1] = 0.66
+        tone[np.flatnonzero(start < _MASK_ROWS)[0] - 1] = 0.66
     tone[0] = tone[-1] = 0.88
     tint = to_linear(color.rgb)
     mesh = Mesh()
@@ -105,14 +127,22 @@ def mask_parts(color: Color, rest: Rest) -> list[Part]:
         ear = ear_path(rest, sign)
         out = np.array([sign * 0.004 * size, 0.0, 0.0])
         upper, lower = points[1, column], points[-3, column]
-        path = np.concatenate([upper[None], ear[:1] + out, ear[1:] + 0.3 * out, (ear[-1:] + lower) / 2 + 1.2 * out + [0, -0.004, 0], lower[None]])
+        path = np.concatenate(
+            [
+                upper[None],
+                ear[:1] + out,
+                ear[1:] + 0.3 * out,
+                (ear[-1:] + lower) / 2 + 1.2 * out + [0, -0.004, 0],
+                lower[None],
+            ]
+        )
         vertices, triangles = sweep(smooth_path(path, 22), np.array([0.0, 0.0, 1.0]), oval(0.0022, 0.0022, 5))
         mesh.add(vertices, triangles, crown(), loop)
     cloth = Material(raster.CLOTH, roughness=0.9, sheen=0.1, fold=0.05)
     return [Part(material=cloth, label="mask", **mesh.joined())]
 
 
-_HOOD_COLUMNS, _HOOD_ROWS, _DRAPE_ROWS = 52, 18, 7
+_HOOD_COLUMNS, _HOOD_ROWS, _DRAPE_ROWS = 48, 18, 7
 _OPENING = (0.0, 0.703, 0.0605, 0.092)
 """The face opening of a headscarf on the template seen from the front: middle x and y, half-width, half-height."""
 
@@ -126,32 +156,55 @@ def _headscarf_places() -> dict[str, Embedding | np.ndarray]:
     directions = azimuth_directions(azimuth[None], rows[:, None] * low)
     hood = embed(HEAD_CENTER, directions, surface(True), HEAD_CENTER + 0.10 * directions)
     template = hood.at(body().template)
+    # Ears are finer than the grid: each of their vertices holds up the four grid points around it.
+    bd = body()
+    ear = np.flatnonzero(bd.mask("ears")[:BODY_VERTICES] > 0.3)
+    way = bd.template[ear] - HEAD_CENTER
+    turn = np.arctan2(way[:, 0], way[:, 2])
+    column = ((turn + np.pi) / (2 * np.pi) * _HOOD_COLUMNS).astype(int) % _HOOD_COLUMNS
+    polar = np.arccos(way[:, 1] / np.linalg.norm(way, axis=1)) / low[column]
+    row = np.interp(polar, rows, np.arange(_HOOD_ROWS)).astype(int)
+    inside = row < _HOOD_ROWS - 1
     x, y, a, b = _OPENING
     out = np.hypot((template[..., 0] - x) / a, (template[..., 1] - y) / b) - 1
     keep = np.where(template[..., 2] > 0.02, out, 1.0).astype(np.float32)
     hem_target = np.stack(
         [
             0.132 * np.sin(azimuth),
-            0.470 + 0.085 * np.sin(azimuth) ** 2,
+            0.450 + 0.105 * np.sin(azimuth) ** 2 - 0.01 * np.cos(azimuth),
             0.03 + 0.10 * np.cos(azimuth),
         ],
         -1,
     )[None]
     start = np.array([0.0, 0.43, 0.03])
     hem = embed(start, unit(hem_target - start), surface(True), hem_target)
-    turn = np.linspace(-np.pi, np.pi, 56, endpoint=False)
+    turn = np.linspace(-np.pi, np.pi, 48, endpoint=False)
     rim_target = np.stack([x + a * np.sin(turn), y + b * np.cos(turn), 0.10 + 0 * turn], -1)
     # The opening is a cylinder seen from the front: follow it back to the skin.
-    rim_target[:, 2] = np.interp(np.abs(np.degrees(turn)), [0, 40, 70, 100, 130, 155, 180], [0.142, 0.110, 0.084, 0.078, 0.083, 0.104, 0.122])
+    rim_target[:, 2] = np.interp(
+        np.abs(np.degrees(turn)), [0, 40, 70, 100, 130, 155, 180], [0.142, 0.110, 0.084, 0.078, 0.083, 0.104, 0.122]
+    )
     inner = np.array([0.0, 0.705, 0.04])
     rim = embed(inner, unit(rim_target - inner)[None], surface(False), rim_target[None])
-    share = smoothstep(0.68, 0.615, template[..., 1]) * smoothstep(0.055, 0.02, np.abs(template[..., 0])) * (template[..., 2] > 0.04)
+    share = (
+        smoothstep(0.68, 0.615, template[..., 1])
+        * smoothstep(0.055, 0.02, np.abs(template[..., 0]))
+        * (template[..., 2] > 0.04)
+    )
     anchor = jaw_anchor(share)
     rim_points = rim.at(body().template)[0]
     rim_share = smoothstep(0.68, 0.615, rim_points[:, 1]) * smoothstep(0.055, 0.02, np.abs(rim_points[:, 0]))
-    w = np.linspace(0, 1, _DRAPE_ROWS + 1)[1:, None, None]
-    below = template[-1] + (hem.at(body().template)[0] - template[-1]) * w
-    drape_anchor = nearest_vertices(below)
+    # Between jaw and shoulders the cloth shares the neck's turn: its weights are
+    # those of the neck inside it, and at the hem those of the hem.
+    w = np.linspace(0, 1, _DRAPE_ROWS + 1)[1:, None]
+    neck = np.stack(
+        np.broadcast_arrays(
+            0.05 * np.sin(azimuth), 0.625 - 0.085 * w + 0.02 * np.cos(azimuth + np.pi), 0.025 + 0.05 * np.cos(azimuth)
+        ),
+        -1,
+    )
+    low = smoothstep(0.45, 1.0, w)[..., None]
+    drape_anchor = nearest_vertices(neck + (hem.at(body().template)[0] - neck) * low)
     return {
         "hood": hood,
         "keep": keep,
@@ -161,6 +214,7 @@ def _headscarf_places() -> dict[str, Embedding | np.ndarray]:
         "rim_anchor": jaw_anchor(rim_share),
         "drape_anchor": drape_anchor,
         "azimuth": azimuth,
+        "ears": np.stack([ear, row, column])[:, inside],
     }
 
 
@@ -176,15 +230,22 @@ def headscarf_parts(color: Color, clothes: Clothes, rest: Rest, number: int) -> 
     ray = skin - center
     radius = np.linalg.norm(ray, axis=-1)
     ray = ray / radius[..., None]
+    ear, row, column = places["ears"]
+    reach = np.linalg.norm(rest.vertices[ear] - center, axis=1)
+    for down, right in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        np.maximum.at(radius, (row + down, (column + right) % _HOOD_COLUMNS), reach)
     # Close to the skin along the face, with room for hair behind.
     free = smoothstep(0.0, 0.35, keep)
-    lift = 0.0045 + 0.0095 * free
-    full = tented(radius, 10, wrap=True)
+    down = np.linspace(0, 1, _HOOD_ROWS)[:, None]
+    back = smoothstep(0.2, -0.6, np.cos(azimuth)) * smoothstep(0.95, 0.4, down) * smoothstep(0.0, 0.4, down)
+    lift = 0.0045 + 0.0095 * free + 0.008 * back
+    full = tented(radius, 30, wrap=True)
     radius = radius + (full - radius) * smoothstep(-0.1, 0.25, keep)
     points = center + ray * (radius + lift * size)[..., None]
     drift = rng.uniform(0, 2 * np.pi, 4)
     swirl = 0.0016 * size * free * np.sin(9 * keep + 3 * azimuth + drift[0])
     points += ray * swirl[..., None]
+    points[0] = points[0].mean(0)
 
     hem = places["hem"].at(rest.vertices)[0]
     spine = np.array([hem[:, 0].mean(), 0.0, hem[:, 2].mean()])
@@ -193,10 +254,10 @@ def headscarf_parts(color: Color, clothes: Clothes, rest: Rest, number: int) -> 
     hem = hem + (out + [0, 1.0, 0]) * 0.007
     last = points[-1]
     w = np.linspace(0, 1, _DRAPE_ROWS + 1)[1:, None, None]
-    knee = last + (hem - last) * [0.45, 0.75, 0.45]
+    knee = last + (hem - last) * [0.50, 0.62, 0.50]
     drape = (1 - w) ** 2 * last + 2 * w * (1 - w) * knee + w**2 * hem
-    ripple = np.sin(7 * azimuth + 3 * w[..., 0] + drift[1]) + 0.7 * np.sin(12 * azimuth - 2 * w[..., 0] + drift[2])
-    drape = drape + out * (0.0055 * size * np.sin(np.pi * np.clip(w[..., 0] * 0.8, 0, 1)) * ripple)[..., None]
+    ripple = np.sin(6 * azimuth + 4 * w[..., 0] + drift[1]) + 0.6 * np.sin(10 * azimuth - 5 * w[..., 0] + drift[2])
+    drape = drape + out * (0.0075 * size * np.sin(np.pi * np.clip(w[..., 0] * 0.8, 0, 1)) * ripple)[..., None]
     drape = clothes.clear(drape, unit(out + [0, 0.8, 0]), 0.007)
     under = drape[-1] - (out * 0.3 + [0, 1.0, 0]) * 0.006
     points = np.concatenate([points, drape, under[None]])
@@ -204,13 +265,16 @@ def headscarf_parts(color: Color, clothes: Clothes, rest: Rest, number: int) -> 
     anchor = np.concatenate([places["anchor"], places["drape_anchor"], places["drape_anchor"][-1:]])
     keep = np.concatenate([keep, np.ones((_DRAPE_ROWS + 1, columns), np.float32)])
     tint = to_linear(color.rgb)
+    # Hollows between the folds are darker than the coarse ambient occlusion makes them.
+    tone = np.ones((rows, columns))
+    tone[_HOOD_ROWS : rows - 1] += 0.10 * ripple * np.clip(2 * w[..., 0], 0, 1)
     mesh = Mesh()
-    mesh.add(points, grid(rows, columns, wrap=True), anchor.reshape(-1), tint, keep=keep)
+    mesh.add(points, grid(rows, columns, wrap=True), anchor.reshape(-1), tint * tone.reshape(-1, 1), keep=keep)
 
     rim = places["rim"].at(rest.vertices)[0]
     away = unit(rim - center)
-    band, triangles = sweep(rim + away * 0.0045 * size, away, oval(0.012 * size, 0.0065 * size, 6), closed=True)
-    mesh.add(band, triangles, np.repeat(places["rim_anchor"], 6), tint * 0.94)
+    band, triangles = sweep(rim + away * 0.0045 * size, away, oval(0.012 * size, 0.0065 * size, 5), closed=True)
+    mesh.add(band, triangles, np.repeat(places["rim_anchor"], 5), tint * 0.94)
     cloth = Material(raster.CLOTH, roughness=0.8, sheen=0.25, fold=0.28, seed=float(rng.random() * 9))
     return [Part(material=cloth, label="hat", **mesh.joined())]
 
@@ -259,13 +323,23 @@ def scarf_parts(color: Color, clothes: Clothes, rest: Rest, number: int) -> list
         corners = 12
         theta = np.arange(corners) * 2 * np.pi / corners
         # Twisted folds: the outline's lobes turn while the roll goes around.
-        lobes = 1 + 0.16 * np.sin(3 * theta[None] + 4 * azimuth[:, None] + rng.uniform(0, 6.3)) + 0.08 * np.sin(5 * theta[None] - 3 * azimuth[:, None])
+        lobes = (
+            1
+            + 0.16 * np.sin(3 * theta[None] + 4 * azimuth[:, None] + rng.uniform(0, 6.3))
+            + 0.08 * np.sin(5 * theta[None] - 3 * azimuth[:, None])
+        )
         a = thick * size * swing[:, None] * lobes
-        vertices = path[:, None] + out[:, None] * (0.85 * a * np.cos(theta))[..., None] + np.array([0, 1.0, 0]) * (1.15 * a * np.sin(theta))[..., None]
+        vertices = (
+            path[:, None]
+            + out[:, None] * (0.85 * a * np.cos(theta))[..., None]
+            + np.array([0, 1.0, 0]) * (1.15 * a * np.sin(theta))[..., None]
+        )
         triangles = grid(_RING + 1, corners, wrap=True) % (_RING * corners)
         anchor = np.repeat(places["ring"].anchor[k], corners)
         shade = 0.8 + 0.2 * np.clip((lobes - 0.85) / 0.25, 0, 1)
-        coordinate = np.stack([np.broadcast_to(azimuth[:, None] * 0.06, a.shape), np.broadcast_to(theta * thick, a.shape)], -1)
+        coordinate = np.stack(
+            [np.broadcast_to(azimuth[:, None] * 0.06, a.shape), np.broadcast_to(theta * thick, a.shape)], -1
+        )
         mesh.add(vertices, triangles, anchor, (tint * shade[..., None]).reshape(-1, 3), coordinate)
     for k, end in enumerate(places["fall"].at(rest.vertices)):
         path = clothes.clear(end + [0.0, 0.0, 0.008], np.array([0.0, 0.0, 1.0]), 0.012)

@@ -20,13 +20,21 @@ _AROUND = 44
 _BASE_CURVE = 0.11
 """Radius of the lenses' outer surface, meters."""
 _WRAP = np.tan(np.radians(6))
-_SUNGLASSES_OPACITY = 0.88
+_SUNGLASSES_OPACITY = 0.97
 
 
 @dataclass(frozen=True)
 class _Frame:
-    """A style: lens half-width and half-height and gap between the lenses in meters at the template's size, squareness of
-    the outline, height of hinges and bridge over the lens's middle (of the half-height), and rim factors."""
+    """A style of frame, lengths in meters at the template's size.
+
+    Attributes:
+        half_width, half_height: of a lens.
+        gap: between the lenses.
+        power: squareness of the outline: 2 an ellipse, 4 nearly a box.
+        hinge, bridge: their height over the lens's middle, in half-heights.
+        rim: factor on its thickness.
+        drop: of the lens's middle below the eyes.
+    """
 
     half_width: float
     half_height: float
@@ -44,7 +52,7 @@ _FRAMES: dict[str, _Frame] = {
     "aviator": _Frame(0.0275, 0.0235, 0.016, 2.5, 0.62, 0.62, 0.75, 0.005),
     "cateye": _Frame(0.0260, 0.0180, 0.017, 2.7, 0.85, 0.45),
     "halfrim": _Frame(0.0260, 0.0165, 0.017, 4.0, 0.60, 0.45),
-    "sunglasses": _Frame(0.0275, 0.0205, 0.016, 3.2, 0.70, 0.50, 1.25),
+    "sunglasses": _Frame(0.0290, 0.0225, 0.016, 2.9, 0.70, 0.50, 1.3),
 }
 
 
@@ -67,7 +75,7 @@ def _outline(style: str, frame: _Frame) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _places() -> dict[str, Embedding | np.ndarray]:
-    """Where glasses touch: a grid over the eyes and the nose, the sides of the head, the roots of the ears, lashes, eyes."""
+    """Where glasses touch: a grid over eyes and nose, the sides of the head, the lashes; and the eyes."""
     b = body()
     face = surface(False)
     x, y = np.meshgrid(np.linspace(-0.068, 0.068, 35), np.linspace(0.674, 0.776, 26))
@@ -97,14 +105,14 @@ def _depth(points: np.ndarray, face: cKDTree, z: np.ndarray) -> np.ndarray:
 
 
 def _relief(xy: np.ndarray, center_x: float, drop: float, tilt: float) -> np.ndarray:
-    """z in the frame of points (N, 2), x from the middle of the face, y from the eyes' level: curved, wrapped and tilted."""
+    """Depth in the frame of points (N, 2) - x from the face's middle, y from the eyes - curved, wrapped and tilted."""
     out, y = np.abs(xy[:, 0]) - center_x, xy[:, 1] + drop
     return -(out**2 + y**2) / (2 * _BASE_CURVE) - _WRAP * out + np.tan(np.radians(tilt)) * y
 
 
 @dataclass(frozen=True)
 class _Fit:
-    """Where a frame ends up: lens outline (N, 2) and its middle, distance in front of the eyes, tilt, and how unwelcome it is."""
+    """Where a frame ends up: lens outline (N, 2) and its middle, distance from the eyes, tilt in degrees, cost."""
 
     outline: np.ndarray
     center_x: float
@@ -125,9 +133,9 @@ def _fit(
     lashes: np.ndarray,
     depth: float,
 ) -> _Fit:
-    """Push a frame forward until brow, cheeks, nose and lashes are clear, at the tilt that keeps it closest to the eyes.
+    """Push a frame forward until brow, cheeks, nose and lashes are clear, at the tilt that keeps it close to the eyes.
 
-    `room` (meters) is added between the lenses and `low` to their drop: an optician would try other frames on a strong nose or brow.
+    `room` (meters) is added between the lenses and `low` to their drop: an optician would try other frames, too.
     """
     half = outline[:, 0].max()
     center_x = max(apart / 2 + 0.001 * scale, half + (frame.gap / 2 + room) * scale)
@@ -135,17 +143,10 @@ def _fit(
     contact = outline[::2] + [center_x, -drop]
     contact = np.concatenate([contact, contact * [-1, 1]])
     skin = _depth(contact, *face) + depth / 2 + 0.0014
-    # The frame's reach in front of the eyes that the lashes ask for, and then the face.
-    z0, tilt = min(
-        (
-            max(
-                (skin - _relief(contact, center_x, drop, a)).max(),
-                (lashes[:, 2] + 0.0015 - _relief(lashes[:, :2], center_x, drop, a)).max(),
-            ),
-            a,
-        )
-        for a in (2.0, 6.0, 10.0, 14.0)
-    )
+    near = np.concatenate([contact, lashes[:, :2]])
+    # The frame's reach in front of the eyes that skin and lashes ask for, but for its tilt.
+    need = np.concatenate([skin, lashes[:, 2] + 0.0015]) - _relief(near, center_x, drop, 0.0)
+    z0, tilt = min(((need - np.tan(np.radians(a)) * (near[:, 1] + drop)).max(), a) for a in (2.0, 6.0, 10.0, 14.0))
     shrunk = frame.half_width * scale - half
     return _Fit(outline, center_x, drop, z0, tilt, z0 + 0.35 * room + 0.45 * low + 1.2 * max(shrunk, 0))
 
@@ -176,9 +177,10 @@ def glasses_parts(glasses: Glasses, rest: Rest) -> list[Part]:
     rim = (0.0019 + 0.0036 * glasses.thickness) * frame.rim
     depth = 0.0024 + 0.0016 * glasses.thickness
     lashes = v[places["lashes"]][::5] - middle
+    full = _outline(glasses.style, frame) * scale
     fit = min(
         (
-            _fit(_outline(glasses.style, frame) * scale * size, frame, apart, scale, room, low, face, lashes, depth)
+            _fit(full * size, frame, apart, scale, room, low, face, lashes, depth)
             for size in (1.0, 0.88)
             for room in (0.0, 0.004)
             for low in (0.0, 0.004, 0.008)
@@ -193,7 +195,7 @@ def glasses_parts(glasses: Glasses, rest: Rest) -> list[Part]:
 
     frame_mesh, lens_mesh = Mesh(), Mesh()
     color = to_linear(glasses.color.rgb)
-    dark = np.float32(0.03) if glasses.style == "sunglasses" else np.float32(0.06)
+    dark = np.array([0.030, 0.032, 0.036], np.float32)
     clear = np.array([0.30, 0.33, 0.33], np.float32)
     lens_color = clear + (dark - clear) * min(1.0, 2.5 * glasses.tint)
     anchor = crown()
@@ -235,7 +237,9 @@ def glasses_parts(glasses: Glasses, rest: Rest) -> list[Part]:
         thick = np.array([0.0017 + 0.0008 * glasses.thickness, 0.0026 + 0.0042 * glasses.thickness * frame.rim])
         widths = np.stack([np.ones(18), height], 1)
         frame_mesh.add(
-            *sweep(smooth_path(path, 18) + middle, np.array([0.0, 1.0, 0.0]), oval(*thick, 6, 3.0), scale=widths), anchor, color
+            *sweep(smooth_path(path, 18) + middle, np.array([0.0, 1.0, 0.0]), oval(*thick, 6, 3.0), scale=widths),
+            anchor,
+            color,
         )
 
     # The bridge: an arch over the nose, at least as far forward as the nose is there; aviators have a bar above it.

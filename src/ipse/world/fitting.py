@@ -95,7 +95,9 @@ def trunk_vertices() -> np.ndarray:
     """(V,) bool: vertices that move with trunk, shoulders, neck or head more than with arms and legs."""
     b = body()
     limbs = ("upperarm", "lowerarm", "wrist", "finger", "metacarpal", "lowerleg", "foot", "upperleg02")
-    return (b.skin_weight * np.isin(b.skin_index, [i for i, n in enumerate(b.bones) if n.startswith(limbs)])).sum(1) <= 0.45
+    return (b.skin_weight * np.isin(b.skin_index, [i for i, n in enumerate(b.bones) if n.startswith(limbs)])).sum(
+        1
+    ) <= 0.45
 
 
 @lru_cache(maxsize=2)
@@ -124,7 +126,9 @@ def _heights() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return azimuth, polar, np.concatenate([points, points[:, :1]], 1)[..., 1]
 
 
-def head_shell(line: Sequence[tuple[float, float]], rows: np.ndarray, azimuth: np.ndarray, ears: bool = False) -> Embedding:
+def head_shell(
+    line: Sequence[tuple[float, float]], rows: np.ndarray, azimuth: np.ndarray, ears: bool = False
+) -> Embedding:
     """A grid on the skull, from the crown down to a line.
 
     Args:
@@ -181,7 +185,9 @@ def nearest_vertices(points: np.ndarray) -> np.ndarray:
     return used[tree.query(points)[1]].astype(np.int32)
 
 
-_EAR_ROOT = np.array([[0.0720, 0.7385, 0.0510], [0.0705, 0.7340, 0.0405], [0.0685, 0.7210, 0.0345], [0.0665, 0.7060, 0.0335]])
+_EAR_ROOT = np.array(
+    [[0.0720, 0.7385, 0.0510], [0.0705, 0.7340, 0.0405], [0.0685, 0.7210, 0.0345], [0.0665, 0.7060, 0.0335]]
+)
 """Template points at and behind the root of the left ear, from its top downward."""
 
 
@@ -194,14 +200,14 @@ def _ear_vertices(sign: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ear_path(rest: Rest, sign: float) -> np.ndarray:
-    """(4, 3) where a temple or a loop runs: over the root of the ear and down behind it; `sign` 1 is the person's left."""
+    """(4, 3) where a temple or a loop runs: over the ear's root and down behind it; `sign` 1 is the person's left."""
     near, shift = _ear_vertices(sign)
     return rest.vertices[near].mean(1) + shift
 
 
 @lru_cache(maxsize=1)
 def _jaw() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Skin vertices of the lower face and neck, how far the jaw takes each (0..1 of the chin), and how much else moves it."""
+    """Skin vertices of the lower face, how far the jaw takes each (0..1 of the chin), and how much else moves it."""
     b = body()
     t = b.template
     skin = np.unique(surface(False))
@@ -210,7 +216,15 @@ def _jaw() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     chin = drop[np.argmin(np.linalg.norm(t[skin] - [0.0, 0.616, 0.137], axis=1))]
     share = drop @ chin / (chin @ chin)
     stray = np.linalg.norm(drop - share[:, None] * chin, axis=1) / np.linalg.norm(chin)
-    for action in ("mouthSmileLeft", "mouthSmileRight", "mouthPucker", "mouthFunnel", "cheekPuff", "mouthLowerDownLeft", "mouthLowerDownRight"):
+    for action in (
+        "mouthSmileLeft",
+        "mouthSmileRight",
+        "mouthPucker",
+        "mouthFunnel",
+        "cheekPuff",
+        "mouthLowerDownLeft",
+        "mouthLowerDownRight",
+    ):
         stray += 25 * np.linalg.norm(b.action_offsets({action: 1.0})[skin], axis=1)
     return skin, share, stray
 
@@ -225,7 +239,7 @@ def jaw_anchor(share: np.ndarray) -> np.ndarray:
 
 
 def tented(radius: np.ndarray, rounds: int, wrap: bool = False) -> np.ndarray:
-    """Distances (R, C) of a surface from within, with its hollows bridged as stretched cloth does; never less than before."""
+    """Distances (R, C) of a surface from within, its hollows bridged as stretched cloth does; never below `radius`."""
     out = radius.copy()
     for _ in range(rounds):
         p = np.pad(out, ((1, 1), (0, 0)), mode="edge")
@@ -292,7 +306,7 @@ def sweep(
 
 
 def oval(width: float, height: float, corners: int, power: float = 2.0) -> np.ndarray:
-    """(corners, 2) outline of a superellipse with the given full width and height; `power` 2 is an ellipse, 4 nearly a box."""
+    """(corners, 2) outline of a superellipse of full width and height; `power` 2 is an ellipse, 4 nearly a box."""
     a = (np.arange(corners) + 0.5) * 2 * np.pi / corners
     c, s = np.cos(a), np.sin(a)
     return np.stack(
@@ -314,24 +328,24 @@ class Clothes:
     """The outside of what is worn on the trunk, for what lies over it."""
 
     def __init__(self, parts: Sequence[Part]) -> None:
-        b = body()
         shells = [p for p in parts if p.label in ("top", "bottom", "dress", "coat")]
         on_trunk = trunk_vertices()
         kept = [on_trunk[p.anchor] & (True if p.keep is None else p.keep > -0.004) for p in shells]
         points = [p.vertices[k] for p, k in zip(shells, kept, strict=True)]
-        self._points = np.concatenate([*points, np.full((1, 3), b.template.min() - 9)]).astype(np.float64)
+        # A far point keeps the tree from being empty.
+        self._points = np.concatenate([*points, np.full((1, 3), -99.0)]).astype(np.float64)
         self._tree = cKDTree(self._points)
 
     def clear(self, points: np.ndarray, out: np.ndarray, gap: float) -> np.ndarray:
-        """Points (..., 3), moved along the unit vectors `out` (broadcastable) until they stand `gap` meters off the clothes."""
+        """Points (..., 3), moved along the unit vectors `out` until they stand `gap` meters off the clothes."""
         p = np.asarray(points, np.float64)
         d = np.broadcast_to(out, p.shape)
-        for reach in (0.05, 0.03):
-            distance, near = self._tree.query(p, k=10, distance_upper_bound=reach + 0.02)
+        for reach in (0.10, 0.05):
+            distance, near = self._tree.query(p, k=14, distance_upper_bound=reach)
             q = self._points[np.minimum(near, len(self._points) - 1)] - p[..., None, :]
             along = (q * d[..., None, :]).sum(-1)
             aside = np.sqrt(np.maximum((q * q).sum(-1) - along**2, 0))
-            rise = np.where(np.isfinite(distance) & (aside < 0.022), along + gap, 0.0).max(-1)
+            rise = np.where(np.isfinite(distance) & (aside < 0.026), along + gap, 0.0).max(-1)
             p = p + d * np.maximum(rise, 0)[..., None]
         return p
 

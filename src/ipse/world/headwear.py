@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from ipse.world import raster
 from ipse.world.body import Rest
@@ -33,7 +35,7 @@ _LINES: dict[str, tuple[tuple[float, float], ...]] = {
     "brim": ((0, 0.788), (45, 0.780), (90, 0.762), (135, 0.744), (180, 0.734)),
     "helmet": ((0, 0.784), (50, 0.774), (90, 0.752), (125, 0.728), (180, 0.704)),
 }
-"""Per kind the lower edge on the skull: azimuth in degrees and template height; over the brows (0.755) and the ears (0.735)."""
+"""Per kind the lower edge: azimuth in degrees and template height; over the brows (0.755) and the ears (0.735)."""
 
 _ROWS: dict[str, tuple[float, ...]] = {
     "cap": (0.0, 0.1, 0.22, 0.34, 0.46, 0.58, 0.70, 0.80, 0.90, 0.97, 1.0, 1.0),
@@ -61,15 +63,35 @@ def _shell(kind: str) -> Embedding:
 
 @lru_cache(maxsize=1)
 def _middle() -> Embedding:
-    """Six points of the skull whose mean stands for its middle."""
+    """Four points around the skull whose mean stands for its middle."""
     directions = np.array([[[1.0, 0, 0], [0, 0, 1], [-1, 0, 0], [0, 0, -1]]])
     return embed(HEAD_CENTER, directions, surface(False), HEAD_CENTER + 0.09 * directions)
 
 
 def skull_center(rest: Rest) -> np.ndarray:
     """(3,) the middle of the person's skull, meters."""
-    front_back_sides = _middle().at(rest.vertices)[0]
-    return front_back_sides.mean(0)
+    return _middle().at(rest.vertices)[0].mean(0)
+
+
+@dataclass(frozen=True)
+class _Base:
+    """What a hat is built on.
+
+    Attributes:
+        center: (3,) the middle of the skull, meters.
+        skull: (R, C, 3) the grid on the person's skull, meters.
+        ray: (R, C, 3) unit vectors outward.
+        rows: (R, 1) 0 at the crown to 1 on the hat's line.
+        azimuth: (1, C) radians.
+        size: of the head over the template's.
+    """
+
+    center: np.ndarray
+    skull: np.ndarray
+    ray: np.ndarray
+    rows: np.ndarray
+    azimuth: np.ndarray
+    size: float
 
 
 def hat_parts(hat: Hat, rest: Rest, number: int) -> list[Part]:
@@ -83,8 +105,9 @@ def hat_parts(hat: Hat, rest: Rest, number: int) -> list[Part]:
     ray /= np.linalg.norm(ray, axis=-1, keepdims=True)
     rng = np.random.default_rng([number, 41])
     color = to_linear(hat.color.rgb)
+    base = _Base(center, skull, ray, rows, azimuth, size)
     build = {"cap": _cap, "beanie": _beanie, "brim": _brim, "helmet": _helmet}[kind]
-    mesh, material = build(skull, ray, rows, azimuth, size, color, rng)
+    mesh, material = build(base, color, rng)
     if kind == "helmet":
         _straps(mesh, skull, rest, azimuth[0], size)
     return [Part(material=material, label="hat", **mesh.joined())]
@@ -97,13 +120,12 @@ def _around(points: np.ndarray) -> np.ndarray:
     return np.stack([down, np.broadcast_to(across, down.shape)], -1)
 
 
-def _cap(
-    skull: np.ndarray, ray: np.ndarray, rows: np.ndarray, azimuth: np.ndarray, size: float, color: np.ndarray, rng: np.random.Generator
-) -> tuple[Mesh, Material]:
+def _cap(base: _Base, color: np.ndarray, rng: np.random.Generator) -> tuple[Mesh, Material]:
+    skull, ray, rows, azimuth, size = base.skull, base.ray, base.rows, base.azimuth, base.size
     mesh = Mesh()
     front = np.cos(azimuth)
     # The front panels stand up; the last row turns in to the skin, so that no gap shows from below.
-    offset = 0.0115 + 0.012 * smoothstep(0.0, 0.45, rows) * smoothstep(1.0, 0.6, rows) * smoothstep(0.1, 0.9, front)
+    offset = 0.0130 + 0.012 * smoothstep(0.0, 0.45, rows) * smoothstep(1.0, 0.6, rows) * smoothstep(0.1, 0.9, front)
     offset = offset + 0.004 * smoothstep(0.6, 0.0, rows)
     offset = np.broadcast_to(offset, skull.shape[:2]).copy()
     seam = np.arange(azimuth.shape[1]) % 8 == 1
@@ -125,7 +147,7 @@ def _cap(
     reach = (0.066 + 0.008 * rng.random()) * size * np.cos(np.radians(72) * u) ** 0.75
     v = np.array([-0.06, 0.3, 0.6, 0.85, 0.97, 1.0, 0.97, 0.85, 0.6, 0.3, -0.06])
     thick = 0.0011 * size * np.array([1, 1, 1, 1, 1, 0, -1, -1, -1, -1, -1])
-    slope = (0.10 + 0.22 * rng.random()) * size
+    slope = 0.22 + 0.22 * rng.random()
     sheet = np.repeat(inner[None], len(v), 0)
     sheet[..., 2] += v[:, None] * reach
     sheet[..., 0] += v[:, None] * 0.10 * (inner[:, 0] - inner[:, 0].mean())
@@ -136,17 +158,19 @@ def _cap(
     # The button.
     a, p = np.linspace(0, 2 * np.pi, 9)[:-1], np.array([0.0, 0.5, 1.0, 1.4])
     r = 0.0075 * size
-    dome = np.stack([np.sin(p)[:, None] * np.sin(a), 0.7 * np.cos(p)[:, None] + 0 * a, np.sin(p)[:, None] * np.cos(a)], -1) * r
+    dome = (
+        np.stack([np.sin(p)[:, None] * np.sin(a), 0.7 * np.cos(p)[:, None] + 0 * a, np.sin(p)[:, None] * np.cos(a)], -1)
+        * r
+    )
     mesh.add(points[0, 0] + dome, grid(4, 8, wrap=True), crown(), color * 0.85)
     return mesh, Material(raster.CLOTH, roughness=0.8, sheen=0.15, fold=0.12, seed=float(rng.random() * 9))
 
 
-def _beanie(
-    skull: np.ndarray, ray: np.ndarray, rows: np.ndarray, azimuth: np.ndarray, size: float, color: np.ndarray, rng: np.random.Generator
-) -> tuple[Mesh, Material]:
+def _beanie(base: _Base, color: np.ndarray, rng: np.random.Generator) -> tuple[Mesh, Material]:
+    skull, ray, rows, azimuth, size = base.skull, base.ray, base.rows, base.azimuth, base.size
     mesh = Mesh()
     slouch = rng.random()
-    offset = 0.0095 + 0.006 * smoothstep(0.75, 0.0, rows) + 0.004 * slouch * smoothstep(0.7, 0.3, rows)
+    offset = 0.0120 + 0.006 * smoothstep(0.75, 0.0, rows) + 0.004 * slouch * smoothstep(0.7, 0.3, rows)
     # The fold-over stands out from 0.7 down, with a round upper and lower edge.
     t = rows[:, 0]
     fold = np.interp(t, [0.0, 0.699, 0.7, 0.74, 0.97, 1.0], [0, 0, 0.0, 0.0055, 0.0055, 0.003])
@@ -158,7 +182,13 @@ def _beanie(
     top = smoothstep(0.66, 0.0, rows) * size
     points[..., 1] += top * (0.006 + 0.016 * slouch)
     points[..., 2] -= top * 0.030 * slouch
-    wave = 0.0025 * slouch * np.sin(3 * azimuth + 6 * rng.random()) * smoothstep(0.66, 0.4, rows) * smoothstep(0.0, 0.3, rows)
+    wave = (
+        0.0025
+        * slouch
+        * np.sin(3 * azimuth + 6 * rng.random())
+        * smoothstep(0.66, 0.4, rows)
+        * smoothstep(0.0, 0.3, rows)
+    )
     points += ray * (wave * size)[..., None]
     tone = np.ones((*points.shape[:2], 1), np.float32)
     tone[8] = 0.55
@@ -178,9 +208,8 @@ def _beanie(
     return mesh, knit
 
 
-def _brim(
-    skull: np.ndarray, ray: np.ndarray, rows: np.ndarray, azimuth: np.ndarray, size: float, color: np.ndarray, rng: np.random.Generator
-) -> tuple[Mesh, Material]:
+def _brim(base: _Base, color: np.ndarray, rng: np.random.Generator) -> tuple[Mesh, Material]:
+    skull, ray, rows, azimuth, size = base.skull, base.ray, base.rows, base.azimuth, base.size
     mesh = Mesh()
     t = rows[:, 0]
     rim = skull[-1] + ray[-1] * 0.012 * size
@@ -196,10 +225,13 @@ def _brim(
     pinch = smoothstep(0.022 * size, 0.0, np.abs(points[..., 0] - middle[0])) * smoothstep(0.45, 0.25, t)[:, None]
     points[..., 1] -= 0.014 * size * pinch
     points[..., 1] += 0.004 * size * smoothstep(0.56, 0.42, t)[:, None]
-    # Never inside the head: hair lies under the crown.
-    out = points - skull
-    short = 0.010 * size - (out * ray).sum(-1)
-    points += ray * np.maximum(short, 0)[..., None]
+    # Never inside the head, whose back stands out further than the rim: compare with the skull's radius the same way out.
+    out = points - base.center
+    reach = np.linalg.norm(out, axis=-1)
+    out = out / reach[..., None]
+    near = cKDTree(ray.reshape(-1, 3)).query(out, k=3)[1]
+    radius = np.linalg.norm(skull - base.center, axis=-1).ravel()[near].max(-1)
+    points += out * np.maximum(radius + 0.009 * size - reach, 0)[..., None]
     # A band in a darker or a lighter tone than the felt.
     band = (t > 0.79) & (t < 0.9755)
     light = float(color.mean())
@@ -223,13 +255,11 @@ def _brim(
     return mesh, Material(raster.CLOTH, roughness=0.85, sheen=0.25, fold=0.05, seed=float(rng.random() * 9))
 
 
-def _helmet(
-    skull: np.ndarray, ray: np.ndarray, rows: np.ndarray, azimuth: np.ndarray, size: float, color: np.ndarray, rng: np.random.Generator
-) -> tuple[Mesh, Material]:
+def _helmet(base: _Base, color: np.ndarray, rng: np.random.Generator) -> tuple[Mesh, Material]:
+    skull, ray, rows, size = base.skull, base.ray, base.rows, base.size
     mesh = Mesh()
     t = rows[:, 0]
-    radius = np.linalg.norm(skull - skull.mean((0, 1)), axis=-1)
-    offset = 0.018 + 0.008 * smoothstep(0.9, 0.2, rows) + 0 * radius
+    offset = 0.018 + 0.008 * smoothstep(0.9, 0.2, rows) * np.ones(skull.shape[:2])
     # Three ridges from front to back.
     across = skull[..., 0] - skull[0, 0, 0]
     for x in (-0.034, 0.0, 0.034):
@@ -247,11 +277,25 @@ def _helmet(
 
 _STRAPS = np.array(
     [
-        [[0.0725, 0.715, 0.078], [0.0690, 0.690, 0.074], [0.0620, 0.662, 0.078], [0.0490, 0.632, 0.088], [0.0260, 0.612, 0.108], [0.0, 0.606, 0.118]],
-        [[0.0700, 0.715, 0.026], [0.0640, 0.695, 0.030], [0.0600, 0.672, 0.046], [0.0570, 0.652, 0.068], [0.0490, 0.632, 0.088], [0.0490, 0.632, 0.088]],
+        [
+            [0.0725, 0.715, 0.078],
+            [0.0690, 0.690, 0.074],
+            [0.0620, 0.662, 0.078],
+            [0.0490, 0.632, 0.088],
+            [0.0260, 0.612, 0.108],
+            [0.0, 0.606, 0.118],
+        ],
+        [
+            [0.0700, 0.715, 0.026],
+            [0.0640, 0.695, 0.030],
+            [0.0600, 0.672, 0.046],
+            [0.0570, 0.652, 0.068],
+            [0.0490, 0.632, 0.088],
+            [0.0490, 0.632, 0.088],
+        ],
     ]
 )
-"""Template points that the two straps on the person's left run along: in front of the ear to the chin, and behind it."""
+"""Template points that the straps on the person's left run along: in front of the ear to the chin, and behind it."""
 
 
 @lru_cache(maxsize=1)
@@ -275,5 +319,9 @@ def _straps(mesh: Mesh, skull: np.ndarray, rest: Rest, azimuth: np.ndarray, size
             out /= np.linalg.norm(out, axis=1, keepdims=True)
             path = path + out * 0.0042 * size
             points, triangles = sweep(path, out, oval(0.013 * size, 0.0018, 6, 3.0))
-            anchor = np.where(np.linspace(0, 1, 15) < 0.45, crown(), vertices[np.linspace(0, len(on_skin) - 1, 15).round().astype(int)])
+            anchor = np.where(
+                np.linspace(0, 1, 15) < 0.45,
+                crown(),
+                vertices[np.linspace(0, len(on_skin) - 1, 15).round().astype(int)],
+            )
             mesh.add(points, triangles, np.concatenate([np.repeat(anchor, 6), anchor[[0, -1]]]), dark)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ipse.world.bags import bag_parts
 from ipse.world.body import Rest
 from ipse.world.clothes import clothes_parts
@@ -14,11 +16,16 @@ from ipse.world.parts import Part
 from ipse.world.person import Person
 
 
-def worn_parts(person: Person, look: Look, rest: Rest) -> list[Part]:
-    """Glasses, hat, mask, scarf and bag of a Look, in the rest pose."""
+def worn_parts(person: Person, look: Look, rest: Rest, garments: Sequence[Part] | None = None) -> list[Part]:
+    """Glasses, hat, mask, scarf and bag of a Look, in the rest pose.
+
+    What lies over the clothes is fitted to `garments`, the parts from `clothes_parts`; they are made if not given.
+    """
     parts: list[Part] = []
-    over_clothes = look.bag is not None or look.scarf is not None or (look.hat is not None and look.hat.kind == "headscarf")
-    clothes = Clothes(clothes_parts(person, look, rest) if over_clothes else ())
+    over = look.bag is not None or look.scarf is not None or (look.hat is not None and look.hat.kind == "headscarf")
+    if over and garments is None:
+        garments = clothes_parts(person, look, rest)
+    clothes = Clothes(garments if over and garments else ())
     if look.glasses is not None:
         parts += glasses_parts(look.glasses, rest)
     if look.hat is not None and look.hat.kind == "headscarf":
