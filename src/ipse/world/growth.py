@@ -33,9 +33,9 @@ class Surround:
 class Comb:
     """How all strands of a head grow; see `ipse.world.hair` for the meaning of the numbers.
 
-    `brow` is the height above which hair may lie on the forehead, `shoulder` that of the shoulders, `margin` the distance
-    kept from neck and torso; `opening` holds rows of height and degrees: how close to the middle of the face hair may
-    come. `sweep` turns the fringe aside.
+    `brow` is the height above which hair may lie on the forehead, `shoulder` that of the shoulders, `margin` the
+    distance kept from neck and torso; `opening` holds rows of height and degrees: how close to the middle of the face
+    hair may come. `sweep` turns the fringe aside.
     """
 
     steps: wp.int32
@@ -231,8 +231,8 @@ def bend(
 ):
     """Waves and coils, outward but never inward; then a hat's pressure.
 
-    `wave` and `coil` hold amplitude, turns per meter and phase of each strand; `hat` is the height of the hat's edge at the
-    forehead, 0 without one.
+    `wave` and `coil` hold amplitude, turns per meter and phase of each strand; `hat` is the height of the hat's edge at
+    the forehead, 0 without one.
     """
     k, i = wp.tid()
     p = path[k, i]
@@ -250,7 +250,7 @@ def bend(
         # Flat above the hat's edge, which is lower at the back; free again below.
         edge = hat - 0.035 * wp.clamp((0.12 - new[2]) / 0.15, 0.0, 1.0)
         q = local(head, new)
-        most = surface(head, q) + (0.004 + 1.2 * wp.max(edge - new[1], 0.0)) / head.size
+        most = surface(head, q) + (0.003 + 1.2 * wp.max(edge - new[1], 0.0)) / head.size
         away = wp.max(wp.length(q), 1.0e-6)
         if away > most:
             new = head.center + wp.cw_mul(q * (most / away), head.scale)
@@ -268,8 +268,8 @@ def draw(
 ):
     """Ribbons along the paths: `vertices` (N, 2 K + 1), pairs of left and right edge and then the tip.
 
-    The ribbons face `out` (N), or away from the head where that is empty, each turned by its `twist` in radians; `width`
-    (N) in meters times `profile` (K).
+    The ribbons face `out` (N), or away from the head where that is empty, each turned by its `twist` in radians;
+    `width` (N) in meters times `profile` (K).
     """
     i, k = wp.tid()
     last = path.shape[0] - 1

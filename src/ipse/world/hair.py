@@ -1,4 +1,4 @@
-"""Hair of the head as geometry: strands grown from the scalp, combed, waved, lying on the person's own head and shoulders.
+"""Hair of the head as geometry: strands grown from the scalp, combed, waved, lying on the person's head and shoulders.
 
 All places are in head coordinates (`ipse.world.strands.Frame`): those of the template, so that brow, ear and nape have
 the same numbers for everybody.
@@ -250,7 +250,7 @@ def _grow(
     comb.brow = 0.812 if cut.falls or cut.forward < 0 else 0.80 - 0.045 * look.hair.fringe
     comb.shoulder = float(vertices[_shoulder(), 1].mean())
     # Room for clothes.
-    comb.margin = 0.012 + 0.014 * (look.outer is not None) + 0.006 * (look.top.kind in ("hoodie", "sweater"))
+    comb.margin = 0.012 + 0.014 * (look.outer is not None) + {"hoodie": 0.02, "sweater": 0.006}.get(look.top.kind, 0.0)
     comb.opening = device_array(np.stack([_FACE_Y, _TUCKED if tucked else _FREE], 1), wp.vec2)
     comb.head, comb.neck, comb.torso = around["head"], around["neck"], around["torso"]
     front = np.abs(_azimuth(s.point)) + 3 * s.face < 100
@@ -315,6 +315,8 @@ def _anchors(points: np.ndarray) -> np.ndarray:
     """Body vertices that points (N, 3) in head coordinates move with: the head, lower down ever more the back."""
     from ipse.world.scene import head_anchor
 
+    if points[:, 1].min() > 0.67:
+        return np.full(len(points), head_anchor(), np.int32)
     heights = body().template[_spine(), 1]
     y = np.interp(points[:, 1], [0.2, 0.48, 0.56, 0.67], [0.2, 0.50, 0.60, 0.725])
     nearest = np.searchsorted((heights[1:] + heights[:-1]) / 2, y)
@@ -338,7 +340,7 @@ def _part(
     return Part(
         vertices=place.back(drawn.vertices),
         triangles=drawn.triangles,
-        anchor=_anchors(drawn.vertices),
+        anchor=_anchors(path.numpy().reshape(-1, 3))[drawn.step * path.shape[1] + drawn.strand],
         material=Material(raster.HAIR, gloss=gloss, roughness=0.35),
         label="hair",
         color=colors[drawn.strand] * shade[drawn.step][:, None],
@@ -447,7 +449,8 @@ def _scalp_hair(person: Person, look: Look, rest: Rest) -> list[Part]:
     mean = hair_color(person, look).rgb
     colors = strand_colors(mean, gray, len(s.root), rng)
     gloss = 0.9 - 0.5 * person.hair.curl
-    twist = rng.normal(0, 0.12 + 0.5 * cut.mess, len(s.root))
+    # Strands on edge would stick out of a hat.
+    twist = rng.normal(0, 0.12 + 0.5 * cut.mess, len(s.root)) * (1.0 if look.hat is None else 0.25)
     tied = look.hair.style == "tied"
     if tied:
         path = _combed_back(s, look, around["head"], rng)

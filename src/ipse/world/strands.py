@@ -1,8 +1,8 @@
 """What hair of every kind is made of: roots on the skin, a body to lie on, and ribbons to draw.
 
 A strand here stands for a lock of some hundred hairs. Roots are places on the template's triangles, so that one set
-serves everybody; strands are grown in head coordinates (`Frame`): the person's head moved and scaled onto the template's,
-where "above the brow" means the same place for a child and for an elder.
+serves everybody; strands are grown in head coordinates (`Frame`): the person's head moved and scaled onto the
+template's, where "above the brow" means the same place for a child and for an elder.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 import warp as wp
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.spatial import cKDTree
 
 from ipse.world import growth
@@ -152,11 +152,20 @@ class _Outline:
     corners: np.ndarray
     weights: np.ndarray
     center: np.ndarray
-    vertices: np.ndarray
     stretch: np.ndarray
+    even: np.ndarray
+    mean: np.ndarray
+    spread: np.ndarray
 
 
+def _angles(point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Azimuth (0 in front) and elevation of points (N, 3), radians."""
+    return np.arctan2(point[:, 0], point[:, 2]), np.arctan2(point[:, 1], np.hypot(point[:, 0], point[:, 2]))
+
+
+@lru_cache(maxsize=1)
 def _directions() -> np.ndarray:
+    """(rows x columns, 3) unit vectors of the grid of distances."""
     azimuth = (np.arange(_AZIMUTHS) + 0.5) / _AZIMUTHS * 2 * np.pi - np.pi
     elevation = (np.arange(_ELEVATIONS) + 0.5) / _ELEVATIONS * np.pi - np.pi / 2
     e, a = np.meshgrid(elevation, azimuth, indexing="ij")
@@ -185,8 +194,9 @@ def _outline(part: str) -> _Outline:
     point = ((np.einsum("tsk,tki->tsi", weights, corner) - center) / stretch).reshape(-1, 3)
     owner = np.repeat(np.arange(len(triangles)), 48)
     radius = np.linalg.norm(point, axis=1)
-    column = ((np.arctan2(point[:, 0], point[:, 2]) + np.pi) / (2 * np.pi) * _AZIMUTHS).astype(int) % _AZIMUTHS
-    row = ((np.arcsin(point[:, 1] / radius) / np.pi + 0.5) * _ELEVATIONS).astype(int).clip(0, _ELEVATIONS - 1)
+    azimuth, elevation = _angles(point)
+    column = ((azimuth / (2 * np.pi) + 0.5) * _AZIMUTHS).astype(int) % _AZIMUTHS
+    row = ((elevation / np.pi + 0.5) * _ELEVATIONS).astype(int).clip(0, _ELEVATIONS - 1)
     cell = row * _AZIMUTHS + column
     best = np.full(_ELEVATIONS * _AZIMUTHS, -1)
     order = np.argsort(radius)
@@ -195,13 +205,12 @@ def _outline(part: str) -> _Outline:
     grid = _directions()
     known = np.flatnonzero(best >= 0)
     best = best[known[cKDTree(grid[known]).query(grid)[1]]]
-    return _Outline(
-        corners=triangles[owner[best]],
-        weights=weights.reshape(-1, 3)[best].astype(np.float32),
-        center=center,
-        vertices=np.unique(triangles),
-        stretch=stretch,
-    )
+    corners, weights = triangles[owner[best]], weights.reshape(-1, 3)[best].astype(np.float32)
+    # One direction in so many that rows near the poles do not count more; of the head what is above the jaw.
+    kept = (rng.random(len(grid)) < np.sqrt(1 - grid[:, 1] ** 2)) & ((grid[:, 1] > -0.35) | (part != "head"))
+    even = np.flatnonzero(kept)
+    place = np.einsum("nk,nki->ni", weights, b.template[corners])[even]
+    return _Outline(corners, weights, center, stretch, even, place.mean(0), place.std(0))
 
 
 def obstacle(part: str, vertices: np.ndarray, smooth: float = 0.7) -> growth.Surround:
@@ -212,13 +221,21 @@ def obstacle(part: str, vertices: np.ndarray, smooth: float = 0.7) -> growth.Sur
         vertices: (V, 3) the person's body in head coordinates.
         smooth: blur of the distances, in grid cells of 5 degrees.
     """
-    o, template = _outline(part), body().template
-    here, there = vertices[o.vertices], template[o.vertices]
-    ratio = here.std(0) / there.std(0)
-    center = here.mean(0) + (o.center - there.mean(0)) * ratio
-    scale = ratio * o.stretch
-    point = np.einsum("nk,nki->ni", o.weights, (vertices[o.corners] - center) / scale)
-    radius = np.sqrt(np.einsum("ni,ni->n", point, point)).reshape(_ELEVATIONS, _AZIMUTHS)
+    o = _outline(part)
+    point = np.einsum("nk,nki->ni", o.weights, vertices[o.corners])
+    # Center and scale come from evenly spread directions, for the mesh is dense in the face and sparse on the crown.
+    even = point[o.even]
+    scale = even.std(0) / o.spread
+    center = even.mean(0) + (o.center - o.mean) * scale
+    scale = scale * o.stretch
+    point = (point - center) / scale
+    radius = np.sqrt(np.einsum("ni,ni->n", point, point))
+    # This skull's points lie in other directions than the template's: look up against the shift.
+    azimuth, elevation = _angles(2 * _directions() - point / radius[:, None])
+    rows = (elevation / np.pi + 0.5) * _ELEVATIONS - 0.5
+    columns = (azimuth / (2 * np.pi) + 0.5) * _AZIMUTHS - 0.5
+    padded = np.pad(radius.reshape(_ELEVATIONS, _AZIMUTHS), ((0, 0), (2, 2)), mode="wrap")
+    radius = map_coordinates(padded, [rows, columns + 2], order=1, mode="nearest").reshape(_ELEVATIONS, _AZIMUTHS)
     radius = gaussian_filter(radius, smooth, mode=("nearest", "wrap")).astype(np.float32)
     made = growth.Surround()
     made.center, made.scale, made.size = wp.vec3(*center.tolist()), wp.vec3(*scale.tolist()), float(scale.mean())
@@ -240,7 +257,7 @@ class Ribbons:
 
 @lru_cache(maxsize=16)
 def _strips(count: int, steps: int) -> tuple[np.ndarray, ...]:
-    """Triangles, toward, strand, step, coordinate of `count` ribbons of `steps` segments: pairs of vertices, then a tip."""
+    """Triangles, toward, strand, step and coordinate of `count` ribbons: `steps` pairs of vertices, then a tip."""
     size = 2 * steps + 1
     k = np.arange(steps - 1)
     left, right = 2 * k, 2 * k + 1
