@@ -1,8 +1,8 @@
 """Clothes and shoes: shells over the body, cut to sleeve, hem and neckline.
 
-Every garment is shaped on the `suit` (and below the hips, where it hangs around both legs, on the `skirt`), each around the
-one beneath; where it stops is a signed distance of `cuts`. Details - collars, lapels, cuffs, buttons, pockets - are further
-shells a few millimeters out, with cuts of their own.
+Every garment is shaped on the `suit` (and below the hips, where it hangs around both legs, on the `skirt`), each around
+the one beneath; where it stops is a signed distance of `cuts`. Details - collars, lapels, cuffs, buttons, pockets - are
+further shells a few millimeters out, with cuts of their own.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from ipse.world import raster
 from ipse.world.body import Rest, body
 from ipse.world.cuts import (
+    WAIST_Y,
     above,
     below,
     both,
@@ -25,17 +26,19 @@ from ipse.world.cuts import (
     outer_field,
     root,
     shoe_field,
+    sleeveless,
     sleeves,
     top_field,
     top_hem,
     wedge,
+    worn_open,
 )
 from ipse.world.look import PATTERNS, Garment, Look
 from ipse.world.parts import Material, Part
 from ipse.world.person import Person
 from ipse.world.skin import smoothstep, to_linear
 from ipse.world.skirt import COLUMNS, ROWS, skirt
-from ipse.world.suit import ARM_M, Drum, Places, Tube, body_places, outside, suit
+from ipse.world.suit import ARM_M, ELBOW, SHOULDER, Drum, Places, Tube, body_places, outside, suit
 
 LAP = 0.02
 """How far (meters of the template) what lies beneath reaches under the edge of what lies above."""
@@ -47,7 +50,7 @@ JOIN_Y = 0.095
 class _Cloth:
     """A garment in its shape: points on the suit, and on the skirt's grid if it has a lower part there.
 
-    `field` and `grid_field` are its cuts; `hidden` and `grid_hidden` what the garments above it cover, positive where they do.
+    `field` and `grid_field` are its cuts, positive where there is cloth.
     """
 
     garment: Garment
@@ -80,22 +83,29 @@ def _has_skirt(garment: Garment) -> bool:
 
 
 def _shape_top(garment: Garment, inner: np.ndarray, normals: np.ndarray, size: float, thick: float) -> np.ndarray:
-    """A top, dress or outer garment on the suit: hung from chest and arms, evened out, at least `thick` meters over `inner`."""
+    """A top, dress or outer garment on the suit: hung from chest and arms, at least `thick` meters over `inner`."""
     shell, place = suit(), suit().places
-    fit = garment.fit
-    knit = garment.kind in ("sweater", "hoodie")
+    fit, kind = garment.fit, garment.kind
+    knit = kind in ("sweater", "hoodie")
     away = thick + size * 0.007 * fit
-    # At the neck cloth lies close.
+    # At the neck, on the shoulders and around armholes cloth lies close.
     near = smoothstep(0.0, 0.07, root(place))
-    points = inner + (thick * (0.4 + 0.6 * near) + (away - thick) * near)[:, None] * normals
+    near *= 1 - 0.75 * smoothstep(0.46, 0.52, place.y) * smoothstep(0.14, 0.06, place.along)
+    if sleeveless(garment):
+        near = near * smoothstep(0.0, 0.06, sleeves(place, garment))
+    least = thick * (0.4 + 0.6 * near)
+    points = inner + (least + (away - thick) * near)[:, None] * normals
     points = _drum().fall(points, float(np.interp(fit, [0, 0.3, 0.6, 1], [0.9, 0.45, 0.16, 0.0])), 0.5 + 0.5 * fit)
     end = ARM_M * garment.sleeve
-    gather = smoothstep(end, end - 0.05, place.along) if knit or garment.kind == "jacket" else np.ones(len(points))
+    fade = smoothstep(0.04, 0.12, place.along)
+    if knit or kind == "jacket":
+        # Gathered at the wrist.
+        fade = fade * smoothstep(end, end - 0.05, place.along)
     for arm in _limbs()[0]:
-        points = arm.hang(points, float(np.interp(fit, [0, 0.5, 1], [0.12, 0.03, -0.02])), gather)
+        arm.hang(points, float(np.interp(fit, [0, 0.5, 1], [0.12, 0.03, -0.02])), fade)
     strength = 0.5 * near * (0.3 + 0.7 * fit)
-    points = shell.smooth(points, strength, 3 + int(6 * fit))
-    return outside(points, inner, normals, thick * (0.4 + 0.6 * near))
+    points = shell.smooth(points, normals, strength, 3 + int(6 * fit), "upper")
+    return outside(points, inner, normals, least)
 
 
 def _shape_bottom(garment: Garment, inner: np.ndarray, normals: np.ndarray, size: float) -> np.ndarray:
@@ -104,12 +114,21 @@ def _shape_bottom(garment: Garment, inner: np.ndarray, normals: np.ndarray, size
     if garment.kind == "leggings":
         return inner + 0.0015 * normals
     fit = garment.fit
-    points = inner + (0.003 + 0.006 * size * fit) * normals
+    high = smoothstep(WAIST_Y + 0.06, WAIST_Y + 0.02, place.y)
+    points = inner + ((0.003 + 0.006 * size * fit) * high)[:, None] * normals
     fade = smoothstep(-0.06, -0.16, place.y)
     for leg in _limbs()[1]:
-        points = leg.hang(points, float(np.interp(fit, [0, 0.15, 0.4, 1], [0.2, 0.07, 0.03, -0.01])), fade)
-    points = shell.smooth(points, 0.5 * np.ones(len(points)), 3 + int(4 * fit))
-    return outside(points, inner, normals, 0.003)
+        leg.hang(points, float(np.interp(fit, [0, 0.15, 0.4, 1], [0.2, 0.07, 0.03, -0.01])), fade)
+    points = shell.smooth(points, normals, 0.5 * high, 3 + int(4 * fit), "lower")
+    return outside(points, inner, normals, 0.003 * high)
+
+
+def _shoe_points(base: np.ndarray, normals: np.ndarray, size: float) -> np.ndarray:
+    """The suit around the shoes' uppers; above the ankles the suit itself."""
+    shell, place = suit(), suit().places
+    foot = smoothstep(-0.66, -0.74, place.y)
+    points = base + (0.004 * size * foot)[:, None] * normals
+    return outside(shell.smooth(points, normals, 0.5 * foot, 6, "feet"), base, normals, 0.003 * size * foot)
 
 
 def _wear(person: Person, look: Look, rest: Rest) -> tuple[list[_Cloth], np.ndarray, np.ndarray]:
@@ -145,7 +164,8 @@ def _wear(person: Person, look: Look, rest: Rest) -> tuple[list[_Cloth], np.ndar
             none = np.full(len(base), -1.0)
             worn.append(_Cloth(garment, "bottom", base, normals, none, grid, skirt().places.y - bottom_hem(garment)))
         else:
-            lower = _shape_bottom(garment, base, normals, size)
+            shod = _shoe_points(base, normals, size)
+            lower = _shape_bottom(garment, base if garment.kind == "leggings" else shod, normals, size)
             worn.append(_Cloth(garment, "bottom", lower, normals, bottom_field(place, garment)))
     upper, label = (look.top, "top") if look.dress is None else (look.dress, "dress")
     under = np.where((smoothstep(0.2, 0.5, place.arm) < 0.5)[:, None], lower, base)
@@ -199,21 +219,32 @@ def _ripple(angle: np.ndarray) -> np.ndarray:
     return np.abs((angle + np.pi / 2) % (2 * np.pi) - np.pi) - np.pi / 2
 
 
-def _coordinates(place: Places, points: np.ndarray, size: float) -> np.ndarray:
-    """(N, 2) pattern coordinates in meters: around the body and up; along the arms on sleeves."""
-    around = _ripple(place.turn) * 0.15 * size
-    up = points[:, 1]
-    # On the arm: around its axis, and toward the wrist.
-    side = np.sign(place.x)
-    across = np.arctan2(
-        place.z - 0.015 - 0.35 * np.maximum(place.along - 0.22, 0),
-        0.75 * (np.abs(place.x) - 0.168) + 0.65 * (place.y - 0.525),
-    )
-    arm = smoothstep(0.15, 0.95, place.arm)
-    shoulder = float(up[place.arm > 0.5].max()) if (place.arm > 0.5).any() else 0.0
-    around = around + arm * (side * _ripple(across) * 0.05 * size - around)
-    up = up + arm * (shoulder - place.along * size - up)
-    return np.stack([around, up], 1)
+def _turns(place: Places) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What pattern coordinates need of a mesh: turn around body and around arm, folded, and the arm's share."""
+    upper = (ELBOW - SHOULDER) / np.linalg.norm(ELBOW - SHOULDER)
+    across = (np.abs(place.x) - SHOULDER[0]) * -upper[1] + (place.y - SHOULDER[1]) * upper[0]
+    bend = np.maximum(place.along - np.linalg.norm(ELBOW - SHOULDER), 0)
+    around = np.sign(place.x) * _ripple(np.arctan2(place.z - SHOULDER[2] - 0.7 * bend, across))
+    return _ripple(place.turn), around, smoothstep(0.15, 0.95, place.arm)
+
+
+@lru_cache(maxsize=1)
+def _suit_turns() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return _turns(suit().places)
+
+
+@lru_cache(maxsize=1)
+def _skirt_turns() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return _turns(skirt().places)
+
+
+def _coordinates(on_grid: bool, used: np.ndarray, height: np.ndarray, size: float, shoulder: float) -> np.ndarray:
+    """(N, 2) pattern coordinates in meters: around the body and up; around the arm and toward the wrist on sleeves."""
+    turn, arm_turn, arm = (f[used] for f in (_skirt_turns() if on_grid else _suit_turns()))
+    along = (skirt() if on_grid else suit()).places.along[used]
+    around = turn * 0.15 * size
+    around = around + arm * (arm_turn * 0.05 * size - around)
+    return np.stack([around, height + arm * (shoulder - along * size - height)], 1)
 
 
 def _piece(
@@ -233,7 +264,7 @@ def _piece(
     if not left.any():
         return []
     used, local = np.unique(mesh.triangles[left], return_inverse=True)
-    coordinate = _coordinates(mesh.places, points, size)
+    coordinate = _coordinates(on_grid, used, points[used, 1], size, float(cloth.points[suit().shoulder, 1]))
     return [
         Part(
             vertices=points[used].astype(np.float32),
@@ -242,7 +273,7 @@ def _piece(
             material=material,
             label=cloth.label,
             color=(color[used] if color.ndim == 2 else color).astype(np.float32),
-            coordinate=coordinate[used].astype(np.float32),
+            coordinate=coordinate.astype(np.float32),
             keep=field[used].astype(np.float32),
         )
     ]
@@ -260,8 +291,8 @@ def _details(cloth: _Cloth, material: Material, color: np.ndarray, size: float, 
     ) -> None:
         points = cloth.points + (np.asarray(lift) * size * np.ones(len(place.x)))[:, None] * cloth.normals
         if smooth:
-            points = outside(shell.smooth(points, np.full(len(points), 0.5), smooth), points, cloth.normals, 0.0)
-        parts.extend(_piece(cloth, both(field, -hidden), of, np.clip(color * tint, 0, 0.95), size, points))
+            points = outside(shell.smooth(points, cloth.normals, 0.5, smooth, "neck"), points, cloth.normals, 0.0)
+        parts.extend(_piece(cloth, both(field, 0.002 - LAP - hidden), of, np.clip(color * tint, 0, 0.95), size, points))
 
     line = neckline(place, garment)
     front = np.cos(place.turn) > 0
@@ -274,7 +305,7 @@ def _details(cloth: _Cloth, material: Material, color: np.ndarray, size: float, 
     if garment.neckline == "turtle":
         # The fold that is turned down.
         band(
-            both(place.neck + 0.044, 0.004 - place.neck),
+            both(neckline(place, garment), 0.006 - place.neck),
             0.006 + 0.003 * smoothstep(-0.045, 0.0, place.neck),
             0.97,
             smooth=2,
@@ -283,19 +314,10 @@ def _details(cloth: _Cloth, material: Material, color: np.ndarray, size: float, 
         band(both(cuff, 0.045 - cuff, place.along), 0.0015, 0.9, plain)
         band(both(above(place, hem), hem + 0.045 - place.y, 0.3 - place.arm), 0.0015, 0.9, plain)
     if kind == "hoodie":
-        back = smoothstep(0.5, 1.6, np.abs(place.turn))
-        lump = back * smoothstep(-0.035, 0.03, neck) * smoothstep(0.16, 0.07, neck)
-        points_lift = 0.004 + 0.042 * lump
-        band(
-            both(
-                neck + 0.012 + 0.02 * back,
-                0.135 * (0.35 + 0.65 * back) - neck - 0.03 * (1 - back),
-                np.abs(place.turn) - 0.35,
-            ),
-            points_lift,
-            0.97,
-            smooth=3,
-        )
+        back = smoothstep(0.8, 2.3, np.abs(place.turn))
+        rim = 0.026 + 0.105 * back - neck
+        edge = both(neck + 0.010 + 0.016 * back, rim, np.abs(place.turn) - 0.45)
+        band(edge, 0.003 + 0.036 * back * smoothstep(-0.03, 0.03, neck) * smoothstep(0.0, 0.04, rim), 0.97, smooth=3)
         pocket = both(place.y - 0.085, 0.215 - place.y, 0.105 - np.abs(place.x) - 0.35 * np.maximum(place.y - 0.14, 0))
         band(np.where(front, pocket, -1.0), 0.004, 0.95)
         for side in (-1, 1):
@@ -377,11 +399,9 @@ def _buttons(cloth: _Cloth, size: float, color: np.ndarray, hidden: np.ndarray) 
 
 def _shoes(look: Look, base: np.ndarray, normals: np.ndarray, size: float, legs: np.ndarray) -> list[Part]:
     """Shoes around both feet, and their soles."""
-    shell, place = suit(), suit().places
+    place = suit().places
     low = look.dress is not None or look.bottom.kind == "skirt"
-    foot = smoothstep(-0.66, -0.74, place.y)
-    points = base + 0.004 * size * normals
-    points = outside(shell.smooth(points, 0.5 * foot, 4), base, normals, 0.003 * size)
+    points = _shoe_points(base, normals, size)
     field = both(shoe_field(place, low), -legs)
     color = to_linear(look.shoes.rgb)
     cloth = _Cloth(look.top, "shoes", points, normals, field)
@@ -441,7 +461,11 @@ def _grid_cover(cloth: _Cloth, place: Places) -> np.ndarray:
     if garment.kind == "skirt":
         return both(below(place, 0.12), place.y - bottom_hem(garment) - 0.04)
     field = both(below(place, 0.12), place.y - top_hem(garment) - 0.04)
-    return field if garment.kind == "dress" else both(field, opening(place, garment) - 0.01)
+    if garment.kind == "dress":
+        return field
+    # Between the fronts of an open coat one sees the legs from all sides.
+    bottom = 0.0 if worn_open(garment) else -9.0
+    return both(field, opening(place, garment) - 0.02, place.y - bottom)
 
 
 def covered(person: Person, look: Look, rest: Rest) -> np.ndarray:
@@ -457,7 +481,9 @@ def covered(person: Person, look: Look, rest: Rest) -> np.ndarray:
     if look.outer is not None:
         worn.append((look.outer, outer_field))
     for garment, field in worn:
-        fields.append(field(place, garment) - 0.012)
+        # Around the neck skin and cloth may slide along each other.
+        slide = 0.004 + 0.02 * smoothstep(1.7, 2.4, np.abs(place.turn))
+        fields.append(field(place, garment) - 0.012 - slide * smoothstep(0.12, 0.05, place.neck))
     for garment in (look.bottom if look.dress is None else look.dress, look.outer):
         if garment is not None and _has_skirt(garment):
             blank = np.empty(0)

@@ -1,7 +1,7 @@
 """Where garments end: necklines, sleeves, hems and openings as signed distances on the body.
 
-Every function takes `Places` and returns (N,) meters of the template, positive where there is cloth. Interpolated over a
-mesh, the zero line is the edge of the cloth.
+Every function takes `Places` and returns (N,) meters of the template, positive where there is cloth. Interpolated over
+a mesh, the zero line is the edge of the cloth.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ def top_hem(garment: Garment) -> float:
 
 def bottom_hem(garment: Garment) -> float:
     """Template height of the lower edge of trousers or skirt."""
-    ankle = -0.70 if garment.kind == "skirt" else -0.775
+    ankle = -0.70 if garment.kind == "skirt" else -0.768
     return float(np.interp(garment.length, [0, 0.5, 1], [-0.12, -0.40, ankle]))
 
 
 def root(place: Places) -> np.ndarray:
     """Distance from the line where the neck meets the body: front lower than back."""
-    return place.neck - (0.006 + 0.044 * (0.5 + 0.5 * np.cos(place.turn)) ** 1.5)
+    return place.neck - (0.006 + 0.040 * (0.5 + 0.5 * np.cos(place.turn)) ** 1.5)
 
 
 def wedge(place: Places, bottom: float, slope: float, round_: float = 0.0) -> np.ndarray:
@@ -66,15 +66,20 @@ def neckline(place: Places, garment: Garment) -> np.ndarray:
     if kind == "tanktop":
         base = base - 0.022 - 0.018 * np.abs(np.sin(place.turn))
     if style == "turtle":
-        return place.neck + 0.046
+        return place.neck + 0.030 - 0.009 * np.cos(place.turn)
     if style == "vee":
         return both(base - 0.004, wedge(place, 0.455 if kind != "tanktop" else 0.44, 0.62, 0.012))
     if style == "round":
-        scoop = np.hypot(place.x / 0.092, (place.y - 0.575) / 0.092) - 1
-        return both(base - 0.012, np.where(np.cos(place.turn) > 0, 0.08 * scoop, FAR))
+        return both(base - 0.008, _scoop(place, 0.094, 0.100, 0.588))
     if style == "collar":
         return both(base + 0.006, wedge(place, 0.492, 0.45))
-    return base
+    return both(base + 0.004, _scoop(place, 0.076, 0.060, 0.602))
+
+
+def _scoop(place: Places, across: float, down: float, height: float) -> np.ndarray:
+    """Outside of an ellipse on the chest around (0, `height`) with these half axes."""
+    field = np.hypot(place.x / across, (place.y - height) / down) - 1
+    return np.where(np.cos(place.turn) > -0.1, min(across, down) * field, FAR)
 
 
 def armhole(place: Places, out: float = 0.0) -> np.ndarray:
@@ -111,6 +116,11 @@ def bottom_field(place: Places, garment: Garment) -> np.ndarray:
     return both(below(place, WAIST_Y), place.y - bottom_hem(garment))
 
 
+def worn_open(garment: Garment) -> bool:
+    """Whether the front of an outer garment is left open."""
+    return garment.kind == "jacket" or (garment.kind == "coat" and garment.fit >= 0.5)
+
+
 def opening(place: Places, garment: Garment) -> np.ndarray:
     """The front of an outer garment, left open or with a V between the lapels."""
     kind = garment.kind
@@ -118,9 +128,8 @@ def opening(place: Places, garment: Garment) -> np.ndarray:
         return both(wedge(place, 0.235, 0.30), _below_button(place, 0.235, 0.16))
     if kind == "vest":
         return both(wedge(place, 0.30, 0.34), _below_button(place, 0.10, 0.25))
-    if kind == "coat" and garment.fit < 0.5:
+    if not worn_open(garment):
         return wedge(place, 0.36, 0.34)
-    # Worn open.
     gap = 0.026 + 0.05 * smoothstep(0.35, 0.56, place.y) + 0.035 * smoothstep(0.2, -0.4, place.y)
     return np.where(np.cos(place.turn) > 0, np.abs(place.x) - gap, FAR)
 

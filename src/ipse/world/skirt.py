@@ -69,22 +69,11 @@ class Skirt:
         shell = suit()
         place = shell.places
         grid = self.template.reshape(ROWS, COLUMNS, 3)
-        height, middle = grid[..., 1].mean(1), grid.mean(1)
+        height = grid[..., 1].mean(1)
         self._inner = np.flatnonzero((place.y < 0.2) & (place.arm < 0.2) & (place.y > -0.76))
         p = shell.template[self._inner]
         at = np.clip(np.interp(-p[:, 1], -height, np.arange(ROWS)), 0, ROWS - 1.001)
         self._row, self._part = at.astype(int), at % 1
-        z = p[:, 2] - np.interp(-p[:, 1], -height, middle[:, 2])
-        turn = np.arctan2(p[:, 0], z)
-        start = np.arctan2(grid[0, :, 0], grid[0, :, 2] - middle[0, 2])
-        gap = np.abs((turn[:, None] - start[None] + np.pi) % (2 * np.pi) - np.pi)
-        column = gap.argmin(1)
-        cell = np.concatenate(
-            [(self._row + r) * COLUMNS + (column + c) % COLUMNS for r in (0, 1) for c in (-2, -1, 0, 1, 2)]
-        )
-        self._repeat = 10
-        self._order = np.argsort(cell, kind="stable")
-        self._cell, self._first = np.unique(cell[self._order], return_index=True)
         # The upper rows lie on the suit itself.
         torso = np.flatnonzero((place.arm < 0.2) & (place.y > -0.05) & (place.y < 0.3))
         distance, near = cKDTree(shell.template[torso]).query(self.template[: 6 * COLUMNS], k=4)
@@ -112,48 +101,59 @@ class Skirt:
             flare: 0 falls straight from the hips, 1 as wide as the helper mesh.
             gap: meters kept from `inner`.
             taper: meters per meter that the straight fall may narrow.
-            pleats: amplitude of the folds at the hem, as a share of the radius; `phase` turns them.
+            pleats: amplitude of the folds at the hem, as a share of the radius.
+            phase: turns the folds.
             seated: the upper rows lie on `inner` itself, to continue a garment that is shaped on the suit.
             under: (G, 3) another grid to stay outside of.
 
         Returns:
             (G, 3) points.
         """
-        helper = (self.matrix @ rest.vertices[self.source].astype(np.float64)).reshape(ROWS, COLUMNS, 3)
-        center = helper.mean(1, keepdims=True)
-        center[..., 0] = 0
-        away = (helper - center) * np.array([1.0, 0.0, 1.0])
+        helper = (self.matrix @ rest.vertices[self.source]).reshape(ROWS, COLUMNS, 3)
+        # Vertices of one template height get one height on the person, so that hems are level.
+        level = self.template[:, 1].reshape(ROWS, COLUMNS)
+        height = np.interp(-level, -level.mean(1), np.arange(ROWS))
+        center = helper.mean(1)
+        center[:, 0] = 0
+        low = np.minimum(height.astype(int), ROWS - 2)
+        part = (height - low)[..., None]
+        center = center[low] * (1 - part) + center[low + 1] * part
+        away = (helper - center) * np.array([1, 0, 1], np.float32)
         wide = np.linalg.norm(away, axis=2)
         direction = away / wide[..., None]
+
         p = inner[self._inner]
         low, part = self._row, self._part[:, None]
-        middle = center[low, 0] * (1 - part) + center[low + 1, 0] * part
-        radius = np.hypot(p[:, 0] - middle[:, 0], p[:, 2] - middle[:, 2])
-        need = np.zeros(ROWS * COLUMNS)
-        need[self._cell] = np.maximum.reduceat(np.tile(radius, self._repeat)[self._order], self._first)
-        need = need.reshape(ROWS, COLUMNS) + gap
+        ring = center.mean(1)
+        out = p - (ring[low] * (1 - part) + ring[low + 1] * part)
+        radius = np.hypot(out[:, 0], out[:, 2])
+        need = np.zeros((ROWS, COLUMNS), np.float32)
+        for row in (low, low + 1):
+            facing = np.einsum("nci,ni->nc", direction[row], out)
+            column = facing.argmax(1)
+            for side in (-1, 0, 1):
+                np.maximum.at(need, (row, (column + side) % COLUMNS), radius)
+        need += gap * (1 + 2 * smoothstep(4.0, 9.0, np.arange(ROWS)))[:, None]
         fall = need.copy()
         for k in range(1, 9):
             chord = 0.5 * (np.roll(need, k, 1) + np.roll(need, -k, 1)) * np.cos(2 * np.pi * k / COLUMNS)
             fall = np.maximum(fall, chord)
-        drop = -np.diff(center[:, 0, 1])
+        drop = -np.diff(ring[:, 1])
         for k in range(1, ROWS):
             fall[k] = np.maximum(fall[k], fall[k - 1] - taper * drop[k - 1])
         for _ in range(3):
             fall = np.maximum(need, (np.roll(fall, 1, 1) + 2 * fall + np.roll(fall, -1, 1)) / 4)
         down = smoothstep(2.0, 9.0, np.arange(ROWS))[:, None]
-        out = fall + flare * down * np.maximum(wide - fall, 0)
+        reach = fall + flare * down * np.maximum(wide - fall, 0)
         if pleats > 0:
             turn = np.arange(COLUMNS) / COLUMNS * 2 * np.pi
             wave = 0.6 * np.cos(9 * turn + phase) + 0.4 * np.cos(5 * turn + 2.3 * phase)
-            out = out * (1 + pleats * (0.5 + 0.5 * wave) * smoothstep(1.0, 19.0, np.arange(ROWS))[:, None])
+            reach = reach * (1 + pleats * (0.5 + 0.5 * wave) * smoothstep(1.0, 19.0, np.arange(ROWS))[:, None])
         if under is not None:
             # Rows of both grids have the same height and center.
-            inside = np.linalg.norm((under.reshape(ROWS, COLUMNS, 3) - center) * np.array([1.0, 0.0, 1.0]), axis=2)
-            out = np.maximum(out, inside + 0.01)
-        points = center + direction * out[..., None]
-        points[..., 1] = helper[..., 1]
-        points = points.reshape(-1, 3)
+            inside = np.linalg.norm((under.reshape(ROWS, COLUMNS, 3) - center) * np.array([1, 0, 1]), axis=2)
+            reach = np.maximum(reach, inside + 0.01)
+        points = (center + direction * reach[..., None]).reshape(-1, 3)
         if seated:
             rows = np.arange(6).repeat(COLUMNS)
             weight = smoothstep(5.0, 1.5, rows)[:, None]

@@ -34,7 +34,7 @@ class Places:
         x, y, z: the template point, meters.
         arm: 0..1, how much the arm's bones move it; `leg` and `head` likewise.
         along: meters from the shoulder joint toward the wrist; torso points lie at -0.2 and less.
-        neck: meters along the surface from the root of the neck: negative up the neck, positive over shoulders and chest.
+        neck: meters from the root of the neck along the surface: negative up the neck, positive over the shoulders.
         turn: radians around the body, 0 in front, positive toward the person's left.
     """
 
@@ -51,15 +51,17 @@ class Places:
 
 def places(points: np.ndarray, arm: np.ndarray, leg: np.ndarray, head: np.ndarray) -> Places:
     """`Places` of template points (N, 3) with given shares of arm, leg and head bones."""
-    x, y, z = points.T.astype(np.float64)
+    x, y, z = np.asarray(points, np.float64).T
     mirrored = np.stack([np.abs(x), y, z], 1)
     upper, lower = np.linalg.norm(ELBOW - SHOULDER), np.linalg.norm(WRIST - ELBOW)
     first = (mirrored - SHOULDER) @ (ELBOW - SHOULDER) / upper
     second = (mirrored - ELBOW) @ (WRIST - ELBOW) / lower
     along = np.where(second > 0, upper + second, np.minimum(first, upper))
-    along = along - 0.2 * smoothstep(0.5, 0.15, arm)
+    torso = smoothstep(0.5, 0.1, arm)
+    along = along * (1 - torso) - 0.2 * torso
     ring = np.hypot(x, z - NECK_Z)
-    return Places(x, y, z, arm, leg, head, along, (ring - 0.055) + (0.575 - y), np.arctan2(x, z - NECK_Z))
+    fields = (x, y, z, arm, leg, head, along, (ring - 0.055) + (0.575 - y), np.arctan2(x, z - NECK_Z))
+    return Places(*(f.astype(np.float32) for f in fields))
 
 
 def bone_share(*prefixes: str) -> np.ndarray:
@@ -91,8 +93,9 @@ def nearest_anchor(points: np.ndarray, weights: sparse.csr_matrix) -> np.ndarray
     expressions.
     """
     b = body()
-    usable = np.flatnonzero(b.template[:, 1] < 0.63)
-    _, near = cKDTree(b.template[usable]).query(points, k=40)
+    usable = np.unique(b.triangles[b.triangles_of("body", "helper-tights", "helper-skirt")])
+    usable = usable[b.template[usable, 1] < 0.63]
+    _, near = cKDTree(b.template[usable]).query(points, k=16)
     near = usable[near]
     wanted = weights.toarray()
     dense = np.zeros((len(b.template), len(b.bones)), np.float32)
@@ -114,8 +117,8 @@ def weight_matrix(vertices: np.ndarray) -> sparse.csr_matrix:
 def refine(triangles: np.ndarray, count: int, chosen: np.ndarray) -> tuple[sparse.csr_matrix, np.ndarray]:
     """Split the chosen triangles (M,) bool in four, their neighbors so that no crack opens.
 
-    New vertices lie by Loop's rule ("Smooth Subdivision Surfaces Based on Triangles", 1987), and vertices whose edges are
-    all split move by it.
+    New vertices lie by Loop's rule ("Smooth Subdivision Surfaces Based on Triangles", 1987), and vertices whose edges
+    are all split move by it.
 
     Returns:
         (N, count) matrix from old to new vertices, and (M', 3) triangles.
@@ -182,9 +185,9 @@ def vertex_averages(triangles: np.ndarray, count: int) -> sparse.csr_matrix:
     """(count, count) matrix that replaces every vertex by the mean of its neighbors."""
     corner = np.concatenate([triangles, np.roll(triangles, 1, 1)]).ravel()
     other = np.concatenate([np.roll(triangles, -1, 1), triangles]).ravel()
-    matrix = sparse.csr_matrix((np.ones(len(corner)), (corner, other)), shape=(count, count))
+    matrix = sparse.csr_matrix((np.ones(len(corner), np.float32), (corner, other)), shape=(count, count))
     matrix.data[:] = 1.0
-    return sparse.diags(1 / np.maximum(np.asarray(matrix.sum(1)).ravel(), 1)) @ matrix
+    return sparse.diags(1 / np.maximum(np.asarray(matrix.sum(1)).ravel(), 1)).astype(np.float32) @ matrix
 
 
 class Suit:
@@ -194,50 +197,80 @@ class Suit:
         b = body()
         chosen = b.triangles_of("helper-tights")
         self.source, local = np.unique(b.triangles[chosen], return_inverse=True)
-        coarse = local.reshape(-1, 3).astype(np.int32)
-        point = b.template[self.source]
-        near = (point[:, 1] > 0.36) & (np.abs(point[:, 0]) < 0.24)
-        self.matrix, self.triangles = refine(coarse, len(point), near[coarse].all(1))
-        self.template: np.ndarray = self.matrix @ point
-        weights = (self.matrix @ weight_matrix(self.source)).tocsr()
-        self.anchor = nearest_anchor(self.template, weights)
-        self.anchor[: len(self.source)] = self.source
-        self.places = places(self.template, *(self.matrix @ share[self.source] for share in _shares()))
+        self.triangles: np.ndarray = local.reshape(-1, 3).astype(np.int32)
+        self.matrix: sparse.csr_matrix = sparse.identity(len(self.source), format="csr")
+        shares = _shares()
+        # Twice around the neck, once over chest, shoulders and feet.
+        for reach in (0.0, 1.0):
+            point = self.matrix @ b.template[self.source]
+            place = places(point, *(self.matrix @ share[self.source] for share in shares))
+            near = (place.y > 0.38 + 0.1 * reach) & (np.abs(place.neck - 0.015) < 1 - 0.935 * reach)
+            near &= (np.abs(place.x) < 0.24) & (place.arm < 1 - 0.6 * reach)
+            near |= (place.y < -0.70) & (reach == 0)
+            step, self.triangles = refine(self.triangles, len(point), near[self.triangles].all(1))
+            self.matrix = (step @ self.matrix).tocsr()
+        self.template: np.ndarray = self.matrix @ b.template[self.source]
+        self.matrix = self.matrix.astype(np.float32)
+        self.places = places(self.template, *(self.matrix @ share[self.source] for share in shares))
         self.average = vertex_averages(self.triangles, len(self.template))
+        self.shoulder = int(np.linalg.norm(self.template - SHOULDER - (0, 0.04, 0), axis=1).argmin())
         rows = self.triangles.ravel()
         faces = np.repeat(np.arange(len(self.triangles)), 3)
         self._face_sum = sparse.csr_matrix(
-            (np.ones(len(rows)), (rows, faces)), shape=(len(self.template), len(self.triangles))
+            (np.ones(len(rows), np.float32), (rows, faces)), shape=(len(self.template), len(self.triangles))
         )
         self._contact()
+        self._bind()
+        self._zones = {
+            name: (rows, self.average[rows])
+            for name, rows in (
+                ("upper", np.flatnonzero((self.places.y > -0.12) | (self.places.arm > 0.2))),
+                ("lower", np.flatnonzero((self.places.y < 0.22) & (self.places.arm < 0.2))),
+                ("feet", np.flatnonzero(self.places.y < -0.65)),
+                ("neck", np.flatnonzero((self.places.neck < 0.16) & (self.places.arm < 0.5))),
+            )
+        }
 
     def _contact(self) -> None:
-        """Which triangle of the suit lies over each vertex of the skin, and where in it."""
+        """Which triangle of the skin lies under each vertex of the suit, and where in it."""
         b = body()
-        skin = np.unique(b.triangles[b.triangles_of("body")])
         place = body_places()
-        skin = skin[(b.template[skin, 1] < 0.605) & (place.head[skin] < 0.2) & (place.along[skin] < ARM_M)]
-        corners = self.template[self.triangles]
-        _, near = cKDTree(corners.mean(1)).query(b.template[skin], k=8)
+        skin = b.triangles[b.triangles_of("body")]
+        usable = (b.template[:, 1] < 0.70) & (place.along < ARM_M + 0.03)
+        skin = skin[usable[skin].all(1)]
+        corners = b.template[skin]
+        _, near = cKDTree(corners.mean(1)).query(self.template, k=12)
         a, u, v = corners[:, 0], corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-        q = b.template[skin][:, None] - a[near]
+        q = self.template[:, None] - a[near]
         uu, uv, vv = (np.einsum("nki,nki->nk", p[near], r[near]) for p, r in ((u, u), (u, v), (v, v)))
         qu, qv = np.einsum("nki,nki->nk", q, u[near]), np.einsum("nki,nki->nk", q, v[near])
         det = np.maximum(uu * vv - uv * uv, 1e-18)
         s, t = (vv * qu - uv * qv) / det, (uu * qv - uv * qu) / det
         w = np.clip(np.stack([1 - s - t, s, t], 2), 0, 1)
         w /= w.sum(2, keepdims=True)
-        gap = np.linalg.norm(np.einsum("nkc,nkci->nki", w, corners[near]) - b.template[skin][:, None], axis=2)
+        gap = np.linalg.norm(np.einsum("nkc,nkci->nki", w, corners[near]) - self.template[:, None], axis=2)
         best = gap.argmin(1)
-        row = np.arange(len(skin))
-        near_enough = gap[row, best] < 0.03
-        self._skin = skin[near_enough]
-        self._over = self.triangles[near[row, best]][near_enough]
-        self._share = w[row, best][near_enough]
-        flat = self._over.ravel()
-        order = np.argsort(flat, kind="stable")
-        self._touched, self._first = np.unique(flat[order], return_index=True)
-        self._order = order
+        row = np.arange(len(self.template))
+        self._skin = sparse.csr_matrix(
+            (w[row, best].ravel(), (np.repeat(row, 3), skin[near[row, best]].ravel())),
+            shape=(len(self.template), len(b.template)),
+        ).astype(np.float32)
+        near_neck = smoothstep(0.15, 0.09, self.places.neck)
+        self._collar = np.flatnonzero(near_neck > 0)
+        self._level = near_neck[self._collar]
+        # Bridges (between toes, under the arms) stay.
+        self._bridge = smoothstep(0.014, 0.024, gap[row, best])
+
+    def _bind(self) -> None:
+        """Choose the anchors: the helper mesh's own vertices and, around the neck, what moves like the skin beneath."""
+        weights = (self.matrix @ weight_matrix(self.source)).tolil()
+        skin = self._skin[self._collar] @ weight_matrix(np.arange(len(body().template)))
+        share = self._level[:, None]
+        weights[self._collar] = skin.multiply(share) + weights[self._collar].multiply(1 - share)
+        chosen = np.union1d(np.arange(len(self.source), len(self.template)), self._collar)
+        self.anchor: np.ndarray = np.zeros(len(self.template), np.int32)
+        self.anchor[: len(self.source)] = self.source
+        self.anchor[chosen] = nearest_anchor(self.template[chosen], weights.tocsr()[chosen])
 
     def normals(self, points: np.ndarray) -> np.ndarray:
         """(F, 3) unit vertex normals of the suit with its vertices at `points` (F, 3)."""
@@ -246,25 +279,45 @@ class Suit:
         return n / np.maximum(np.linalg.norm(n, axis=1, keepdims=True), 1e-12)
 
     def over_skin(self, rest: Rest, gap: float) -> tuple[np.ndarray, np.ndarray]:
-        """The suit on a person: points and normals (F, 3), at least about `gap` meters outside of the skin."""
-        points = self.matrix @ rest.vertices[self.source].astype(np.float64)
+        """The suit on a person: points and normals (F, 3), about `gap` meters outside of the skin."""
+        skin = self._skin @ rest.vertices
+        helper = self.matrix @ rest.vertices[self.source]
+        # The helper mesh stands off by a centimeter or two, and slides along the skin; its bridges are kept.
+        back = (1 - self._bridge)[:, None] * (skin - helper)
+        for _ in range(3):
+            back = self.average @ back
+        points = helper + back
         normals = self.normals(points)
-        skin = rest.vertices[self._skin]
-        for _ in range(2):
-            place = np.einsum("nc,nci->ni", self._share, points[self._over])
-            normal = np.einsum("nc,nci->ni", self._share, normals[self._over])
-            low = np.clip(np.einsum("ni,ni->n", skin - place, normal) + gap, 0, 0.02)
-            raised = np.maximum.reduceat(np.repeat(low, 3)[self._order], self._first)
-            points[self._touched] += raised[:, None] * normals[self._touched]
+        height = np.einsum("ni,ni->n", points - skin, normals)
+        points += np.maximum(gap - height, gap * self._bridge)[:, None] * normals
+        # Around the neck it is taken as it is, because its rows are level there, and drawn straight to the skin.
+        collar = self._collar
+        near = cKDTree(skin[collar]).query(helper[collar])[1]
+        normal = self.normals(helper)[collar]
+        height = np.einsum("ni,ni->n", helper[collar] - skin[collar][near], normal)
+        level = helper[collar] + np.minimum(gap - height, 0.012)[:, None] * normal
+        points[collar] += self._level[:, None] * (level - points[collar])
         # Evens out the steps that single vertices leave, outward only.
-        even = self.average @ (self.average @ points)
-        points = outside(even, points, normals, 0.0)
+        normals = self.normals(points)
+        even = self.average @ points
+        points += np.maximum(np.einsum("ni,ni->n", even - points, normals), 0)[:, None] * normals
         return points, self.normals(points)
 
-    def smooth(self, points: np.ndarray, weight: np.ndarray, times: int) -> np.ndarray:
-        """`points` (F, 3) drawn toward their neighbors' mean, by `weight` (F,) 0..1, a number of times."""
+    def smooth(
+        self, points: np.ndarray, normals: np.ndarray, weight: np.ndarray | float, times: int, zone: str
+    ) -> np.ndarray:
+        """`points` (F, 3) of a zone drawn toward their neighbors' mean, by `weight` (F,) 0..1, a number of times.
+
+        They move along `normals` only: sliding sideways would bend hems and patterns. Zones are ``upper``, ``lower``,
+        ``feet`` and ``neck``.
+        """
+        rows, average = self._zones[zone]
+        points = points.copy()
+        n = normals[rows]
+        w = (weight[rows] if isinstance(weight, np.ndarray) else np.float32(weight)) * np.ones(len(rows), np.float32)
         for _ in range(times):
-            points = points + weight[:, None] * (self.average @ points - points)
+            move = np.einsum("ni,ni->n", average @ points - points[rows], n)
+            points[rows] += (w * move)[:, None] * n
         return points
 
 
@@ -285,30 +338,38 @@ class Tube:
 
     def __init__(self, where: np.ndarray, share: np.ndarray, rings: Sequence[float]) -> None:
         """`where` (F,) is the place along the limb in template meters, `share` (F,) the limb's share in each vertex."""
-        at = np.asarray(rings, float)
-        self.at, self.where, self.share = at, where, share
-        width = np.diff(at).mean()
-        weight = np.exp(-0.5 * ((where[None] - at[:, None]) / (0.6 * width)) ** 2) * (share > 0.5)
+        at = np.asarray(rings, np.float32)
+        self._limb = np.flatnonzero(share > 0.01)
+        where, share = where[self._limb], share[self._limb]
+        self._share = share.astype(np.float32)
+        weight = np.exp(-0.5 * ((where[None] - at[:, None]) / (0.6 * np.diff(at).mean())) ** 2) * (share > 0.5)
         self._mean = weight / np.maximum(weight.sum(1, keepdims=True), 1e-9)
-        position = np.interp(where, at, np.arange(len(at)))
-        low = np.minimum(position.astype(int), len(at) - 2)
-        self._low, self._part = low, position - low
+        position = np.interp(where, at, np.arange(len(at))).astype(np.float32)
+        self._low = np.minimum(position.astype(int), len(at) - 2)
+        self._part = position - self._low
 
     def _read(self, rings: np.ndarray) -> np.ndarray:
         part = self._part if rings.ndim == 1 else self._part[:, None]
         return rings[self._low] * (1 - part) + rings[self._low + 1] * part
 
-    def hang(self, points: np.ndarray, taper: float, fade: np.ndarray) -> np.ndarray:
-        """Widen the limb so that its rings shrink by no more than `taper` meters per meter along; `fade` (F,) 0..1."""
-        center = self._mean @ points
-        away = points - self._read(center)
+    def hang(self, points: np.ndarray, taper: float, fade: np.ndarray) -> None:
+        """Widen the limb, in place, so that its rings shrink by no more than `taper` meters per meter along.
+
+        Args:
+            points: (F, 3) of the suit.
+            taper: meters per meter; negative widens toward the hand or foot.
+            fade: (F,) 0..1, how much of it is done.
+        """
+        limb = points[self._limb]
+        center = self._mean @ limb
+        away = limb - self._read(center)
         radius = self._mean @ np.linalg.norm(away, axis=1)
         wide = radius.copy()
         step = np.linalg.norm(np.diff(center, axis=0), axis=1)
         for k in range(1, len(wide)):
             wide[k] = max(wide[k], wide[k - 1] - taper * step[k - 1])
         grow = self._read(wide / np.maximum(radius, 1e-6)) - 1
-        return points + (grow * self.share * fade)[:, None] * away
+        points[self._limb] = limb + (grow * self._share * fade[self._limb])[:, None] * away
 
 
 class Drum:
@@ -318,9 +379,10 @@ class Drum:
 
     def __init__(self, place: Places) -> None:
         self.heights = np.linspace(0.47, -0.07, 19)
-        self._fade = (
-            smoothstep(0.5, 0.2, place.arm) * smoothstep(0.47, 0.40, place.y) * smoothstep(-0.14, -0.06, place.y)
-        )
+        fade = smoothstep(0.5, 0.2, place.arm) * smoothstep(0.47, 0.40, place.y) * smoothstep(-0.14, -0.06, place.y)
+        # Only these vertices are moved.
+        self._torso = np.flatnonzero(fade > 0)
+        self._fade = fade[self._torso].astype(np.float32)
         turns = (np.arange(self.TURNS) + 0.5) / self.TURNS * 2 * np.pi - np.pi
         gap = np.abs((place.turn[None] - turns[:, None] + np.pi) % (2 * np.pi) - np.pi) / (2 * np.pi / self.TURNS)
         rise = (place.y[None] - self.heights[:, None]) / 0.03
@@ -328,9 +390,10 @@ class Drum:
         weight = np.exp(-0.5 * (rise[:, None] ** 2 + gap[None] ** 2)) * torso
         weight[weight < 0.01 * weight.max(2, keepdims=True)] = 0
         weight = weight.reshape(-1, len(place.y))
-        self._mean = sparse.csr_matrix(weight / np.maximum(weight.sum(1, keepdims=True), 1e-12))
-        self._column = ((place.turn + np.pi) / (2 * np.pi) * self.TURNS - 0.5) % self.TURNS
-        self._row = np.clip(np.interp(-place.y, -self.heights, np.arange(19)), 0, 17.999)
+        self._mean = sparse.csr_matrix((weight / np.maximum(weight.sum(1, keepdims=True), 1e-12)).astype(np.float32))
+        self._column = (((place.turn + np.pi) / (2 * np.pi) * self.TURNS - 0.5) % self.TURNS)[self._torso]
+        row = np.clip(np.interp(-place.y, -self.heights, np.arange(19)), 0, 17.999)
+        self._row = row[self._torso].astype(np.float32)
 
     def fall(self, points: np.ndarray, taper: float, span: float) -> np.ndarray:
         """Move torso points outward.
@@ -359,6 +422,8 @@ class Drum:
         grow = (more[low, left] * (1 - side) + more[low, right] * side) * (1 - part)
         grow += (more[low + 1, left] * (1 - side) + more[low + 1, right] * side) * part
         middle = center[low] * (1 - part[:, None]) + center[low + 1] * part[:, None]
-        out = (points - middle) * np.array([1.0, 0.0, 1.0])
+        out = (points[self._torso] - middle) * np.array([1, 0, 1], np.float32)
         out /= np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-6)
-        return points + (grow * self._fade)[:, None] * out
+        moved = points.copy()
+        moved[self._torso] += (grow * self._fade)[:, None] * out
+        return moved
