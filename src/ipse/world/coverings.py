@@ -240,10 +240,10 @@ def headscarf_parts(color: Color, clothes: Clothes, rest: Rest, number: int) -> 
     back = smoothstep(0.2, -0.6, np.cos(azimuth)) * smoothstep(0.95, 0.4, down) * smoothstep(0.0, 0.4, down)
     lift = 0.0045 + 0.0095 * free + 0.008 * back
     full = tented(radius, 30, wrap=True)
-    radius = radius + (full - radius) * smoothstep(-0.1, 0.25, keep)
+    radius = radius + (full - radius) * smoothstep(0.03, 0.4, keep)
     points = center + ray * (radius + lift * size)[..., None]
     drift = rng.uniform(0, 2 * np.pi, 4)
-    swirl = 0.0016 * size * free * np.sin(9 * keep + 3 * azimuth + drift[0])
+    swirl = 0.0016 * size * free * np.sin(9 * keep + 3 * azimuth + drift[0]) * smoothstep(0.1, 0.5, keep)
     points += ray * swirl[..., None]
     points[0] = points[0].mean(0)
 
@@ -273,8 +273,8 @@ def headscarf_parts(color: Color, clothes: Clothes, rest: Rest, number: int) -> 
 
     rim = places["rim"].at(rest.vertices)[0]
     away = unit(rim - center)
-    band, triangles = sweep(rim + away * 0.0045 * size, away, oval(0.012 * size, 0.0065 * size, 5), closed=True)
-    mesh.add(band, triangles, np.repeat(places["rim_anchor"], 5), tint * 0.94)
+    band, triangles = sweep(rim + away * 0.0050 * size, away, oval(0.013 * size, 0.0115 * size, 6), closed=True)
+    mesh.add(band, triangles, np.repeat(places["rim_anchor"], 6), tint * 0.94)
     cloth = Material(raster.CLOTH, roughness=0.8, sheen=0.25, fold=0.28, seed=float(rng.random() * 9))
     return [Part(material=cloth, label="hat", **mesh.joined())]
 

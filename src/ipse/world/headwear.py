@@ -225,13 +225,13 @@ def _brim(base: _Base, color: np.ndarray, rng: np.random.Generator) -> tuple[Mes
     pinch = smoothstep(0.022 * size, 0.0, np.abs(points[..., 0] - middle[0])) * smoothstep(0.45, 0.25, t)[:, None]
     points[..., 1] -= 0.014 * size * pinch
     points[..., 1] += 0.004 * size * smoothstep(0.56, 0.42, t)[:, None]
-    # Never inside the head, whose back stands out further than the rim: compare with the skull's radius the same way out.
+    # Never inside the head, whose back stands out further than the rim does.
     out = points - base.center
     reach = np.linalg.norm(out, axis=-1)
     out = out / reach[..., None]
     near = cKDTree(ray.reshape(-1, 3)).query(out, k=3)[1]
     radius = np.linalg.norm(skull - base.center, axis=-1).ravel()[near].max(-1)
-    points += out * np.maximum(radius + 0.009 * size - reach, 0)[..., None]
+    points += out * np.maximum(radius + 0.0115 * size - reach, 0)[..., None]
     # A band in a darker or a lighter tone than the felt.
     band = (t > 0.79) & (t < 0.9755)
     light = float(color.mean())
