@@ -67,7 +67,7 @@ def _background(spec: Background, width: int, height: int) -> np.ndarray:
     place = dice(), dice(), dice(), dice()
     longest = max(width, height)
     # Depth of field, in pixels of the picture; even a sharp background is no sharper than a lens.
-    sigma = longest * (0.0022 + 0.085 * spec.blur**1.5)
+    sigma = longest * (0.0045 + 0.083 * spec.blur**1.5)
     scale = min(_draw_scale(sigma), finest, _LONGEST / longest)
     size = (max(round(width * scale), 8), max(round(height * scale), 8))
     brush = Brush(Image.new("RGB", size))
@@ -90,7 +90,7 @@ def _background(spec: Background, width: int, height: int) -> np.ndarray:
 
 def _draw_scale(sigma: float) -> float:
     """What is blurred need not be drawn finely."""
-    return 1.5 if sigma < 0.7 else 1.0 if sigma < 2.2 else 0.5 if sigma < 5 else 0.25
+    return 1.5 if sigma < 0.9 else 1.0 if sigma < 2.2 else 0.5 if sigma < 5 else 0.25
 
 
 @lru_cache(maxsize=1)

@@ -72,7 +72,7 @@ def lit(color: RGB, factor: float) -> RGB:
 
 
 def to_bytes(color: RGB) -> tuple[int, int, int]:
-    """sRGB 0..255."""
+    """A color as Pillow takes it, 0..255."""
     r, g, b = (int(255 * c + 0.5) for c in color)
     return (r if r < 255 else 255, g if g < 255 else 255, b if b < 255 else 255)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
-from PIL import Image, ImageChops, ImageDraw
+from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from ipse.world.brush import BOOKS, RGB, Brush, Dice, above, clump, lit, mixed
 
@@ -60,19 +60,22 @@ def _tree(brush: Brush, dice: Dice, x: float, z: float, tall: float, leaves: Ima
     for dx, up, r in balls:
         ex, ey = middle + (cx + dx) * h - left, (base - up) * h - top
         pen.ellipse((ex - r * h, ey - 0.85 * r * h, ex + r * h, ey + 0.85 * r * h), fill=255)
-    shown = ImageChops.multiply(crown, leaves.getchannel("A").crop((left, top, right, bottom)))
+    # The crown's outline follows the leaves.
+    soft = crown.filter(ImageFilter.BoxBlur(max(0.1 * wide * h, 1)))
+    field = leaves.getchannel("A").crop((left, top, right, bottom))
+    shown = above(ImageChops.add(soft, field, scale=2), 0.58, 0.12)
     brush.image.paste(leaves.crop((left, top, right, bottom)), (left, top), shown)
 
 
 def _leaves(field: Image.Image, green: RGB) -> Image.Image:
-    """Foliage in RGBA over the whole picture: leaves in shade, in light and in the sun, gaps between them."""
+    """Foliage over the whole picture: RGB of leaves in shade, in light and in the sun; as alpha, how near they are."""
     ramp = np.clip((np.arange(256) / 255 - np.array([[0.45], [0.72]])) / 0.22 + 0.5, 0, 1)[..., None]
     shade, light, sun = (
-        np.array(c) for c in (lit(green, 0.55), green, lit(mixed(green, (0.8, 0.82, 0.35), 0.25), 1.35))
+        np.array(c) for c in (lit(green, 0.55), green, lit(mixed(green, (0.72, 0.74, 0.38), 0.25), 1.12))
     )
     table = shade + (light - shade) * ramp[0] + 0.8 * (sun - light) * ramp[1]
     table = np.clip(255 * table, 0, 255).astype(int)
-    return Image.merge("RGBA", (*(field.point(table[:, c].tolist()) for c in range(3)), above(field, 0.12, 0.25)))
+    return Image.merge("RGBA", (*(field.point(table[:, c].tolist()) for c in range(3)), field))
 
 
 def park(brush: Brush, dice: Dice, color: RGB) -> None:
