@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -209,7 +210,7 @@ def _material(garment: Garment, seed: float) -> Material:
         scale=1 / garment.scale_m,
         second=tuple(float(c) for c in to_linear(garment.color2.rgb)),
         sheen=_SHEEN.get(kind, 0.12),
-        fold=_FOLD.get(kind, 0.3) * (0.7 + 0.6 * garment.fit),
+        fold=_FOLD.get(kind, 0.3) * (1.1 + 0.9 * garment.fit),
         seed=seed,
     )
 
@@ -219,13 +220,32 @@ def _ripple(angle: np.ndarray) -> np.ndarray:
     return np.abs((angle + np.pi / 2) % (2 * np.pi) - np.pi) - np.pi / 2
 
 
+class _Measure(NamedTuple):
+    """What a person's garments share: the body's size over a tall adult's, shoulder height, a quarter of the girth."""
+
+    size: float
+    shoulder: float
+    quarter: float
+
+
+def _measure(base: np.ndarray, size: float) -> _Measure:
+    place = suit().places
+    torso = base[(place.arm < 0.1) & (place.y > 0.0) & (place.y < 0.4)]
+    around = np.hypot(torso[:, 0], torso[:, 2] - torso[:, 2].mean()).mean()
+    return _Measure(size, float(base[suit().shoulder, 1]), float(around * np.pi / 2))
+
+
 def _turns(place: Places) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What pattern coordinates need of a mesh: turn around body and around arm, folded, and the arm's share."""
     upper = (ELBOW - SHOULDER) / np.linalg.norm(ELBOW - SHOULDER)
     across = (np.abs(place.x) - SHOULDER[0]) * -upper[1] + (place.y - SHOULDER[1]) * upper[0]
     bend = np.maximum(place.along - np.linalg.norm(ELBOW - SHOULDER), 0)
     around = np.sign(place.x) * _ripple(np.arctan2(place.z - SHOULDER[2] - 0.7 * bend, across))
-    return _ripple(place.turn), around, smoothstep(0.15, 0.95, place.arm)
+    return (
+        _ripple(place.turn) / (np.pi / 2),
+        around / (np.pi / 2),
+        smoothstep(0.4, 1.0, place.arm) * smoothstep(0.0, 0.08, place.along),
+    )
 
 
 @lru_cache(maxsize=1)
@@ -238,13 +258,14 @@ def _skirt_turns() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return _turns(skirt().places)
 
 
-def _coordinates(on_grid: bool, used: np.ndarray, height: np.ndarray, size: float, shoulder: float) -> np.ndarray:
+def _coordinates(on_grid: bool, used: np.ndarray, height: np.ndarray, measure: _Measure, period: float) -> np.ndarray:
     """(N, 2) pattern coordinates in meters: around the body and up; around the arm and toward the wrist on sleeves."""
     turn, arm_turn, arm = (f[used] for f in (_skirt_turns() if on_grid else _suit_turns()))
     along = (skirt() if on_grid else suit()).places.along[used]
-    around = turn * 0.15 * size
-    around = around + arm * (arm_turn * 0.05 * size - around)
-    return np.stack([around, height + arm * (shoulder - along * size - height)], 1)
+    # A whole number of periods from side to side, so that the pattern meets itself there.
+    around = turn * max(round(measure.quarter / period), 1) * period
+    around = around + arm * (arm_turn * max(round(measure.quarter / 3 / period), 1) * period - around)
+    return np.stack([around, height + arm * (measure.shoulder - along * measure.size - height)], 1)
 
 
 def _piece(
@@ -252,7 +273,7 @@ def _piece(
     field: np.ndarray,
     material: Material,
     color: np.ndarray,
-    size: float,
+    measure: _Measure,
     points: np.ndarray | None = None,
     on_grid: bool = False,
 ) -> list[Part]:
@@ -264,7 +285,7 @@ def _piece(
     if not left.any():
         return []
     used, local = np.unique(mesh.triangles[left], return_inverse=True)
-    coordinate = _coordinates(on_grid, used, points[used, 1], size, float(cloth.points[suit().shoulder, 1]))
+    coordinate = _coordinates(on_grid, used, points[used, 1], measure, 1 / material.scale)
     return [
         Part(
             vertices=points[used].astype(np.float32),
@@ -279,7 +300,7 @@ def _piece(
     ]
 
 
-def _details(cloth: _Cloth, material: Material, color: np.ndarray, size: float, hidden: np.ndarray) -> list[Part]:
+def _details(cloth: _Cloth, material: Material, color: np.ndarray, measure: _Measure, hidden: np.ndarray) -> list[Part]:
     """Collars, lapels, ribs, plackets, pockets: shells over the garment."""
     garment, kind = cloth.garment, cloth.garment.kind
     shell, place = suit(), suit().places
@@ -289,10 +310,12 @@ def _details(cloth: _Cloth, material: Material, color: np.ndarray, size: float, 
     def band(
         field: np.ndarray, lift: np.ndarray | float, tint: float = 1.0, of: Material = material, smooth: int = 0
     ) -> None:
-        points = cloth.points + (np.asarray(lift) * size * np.ones(len(place.x)))[:, None] * cloth.normals
+        points = cloth.points + (np.asarray(lift) * measure.size * np.ones(len(place.x)))[:, None] * cloth.normals
         if smooth:
             points = outside(shell.smooth(points, cloth.normals, 0.5, smooth, "neck"), points, cloth.normals, 0.0)
-        parts.extend(_piece(cloth, both(field, 0.002 - LAP - hidden), of, np.clip(color * tint, 0, 0.95), size, points))
+        parts.extend(
+            _piece(cloth, both(field, 0.002 - LAP - hidden), of, np.clip(color * tint, 0, 0.95), measure, points)
+        )
 
     line = neckline(place, garment)
     front = np.cos(place.turn) > 0
@@ -332,7 +355,7 @@ def _details(cloth: _Cloth, material: Material, color: np.ndarray, size: float, 
         leaf_edge = np.where(front & (place.y < 0.55), np.abs(place.x) - 0.014 - 0.75 * (0.55 - place.y), 1.0)
         band(both(top, lower, spread, leaf_edge), 0.0045 + 0.006 * smoothstep(-0.02, 0.03, neck), 1.0, smooth=2)
     if kind in ("shirt", "blouse"):
-        placket = both(0.015 - np.abs(place.x), line, above(place, hem))
+        placket = both(0.015 - np.abs(place.x), cloth.field)
         band(np.where(front, placket, -1.0), 0.0018, 0.9)
         if garment.sleeve > 0.85:
             band(both(cuff, 0.055 - cuff, place.along), 0.002, 0.93)
@@ -346,9 +369,9 @@ def _details(cloth: _Cloth, material: Material, color: np.ndarray, size: float, 
             width = widest * smoothstep(button, button + 0.16, place.y)
             notch = np.abs(place.y - 0.500 - 0.25 * (np.abs(place.x) - 0.06)) - 0.004
             lapel = both(edge, width - edge, place.y - button, 0.508 - place.y)
-            band(np.where(front, both(lapel, np.where(edge > 0.45 * widest, notch, 1.0)), -1.0), 0.004, 0.92)
+            band(np.where(front, both(lapel, np.where(edge > 0.45 * widest, notch, 1.0)), -1.0), 0.004, 0.86)
             collar = both(place.neck + 0.016, 0.052 - neck, edge, place.y - 0.502)
-            band(collar, 0.006 + 0.005 * smoothstep(-0.02, 0.04, neck), 0.95, smooth=2)
+            band(collar, 0.006 + 0.005 * smoothstep(-0.02, 0.04, neck), 0.9, smooth=2)
     return parts
 
 
@@ -364,7 +387,7 @@ def _buttons(cloth: _Cloth, size: float, color: np.ndarray, hidden: np.ndarray) 
     }.get(kind, np.array([]))
     place = suit().places
     front = np.flatnonzero(
-        (np.cos(place.turn) > 0) & (np.abs(place.x) < 0.02) & (cloth.field > 0.004) & (hidden < -0.004)
+        (np.cos(place.turn) > 0) & (np.abs(place.x) < 0.02) & (cloth.field > 0.012) & (hidden < -0.004)
     )
     heights = heights[(heights > top_hem(garment) + 0.02)]
     if len(front) == 0 or len(heights) == 0 or (kind == "blouse" and garment.neckline != "collar"):
@@ -397,24 +420,27 @@ def _buttons(cloth: _Cloth, size: float, color: np.ndarray, hidden: np.ndarray) 
     ]
 
 
-def _shoes(look: Look, base: np.ndarray, normals: np.ndarray, size: float, legs: np.ndarray) -> list[Part]:
+def _shoes(look: Look, base: np.ndarray, normals: np.ndarray, measure: _Measure, legs: np.ndarray) -> list[Part]:
     """Shoes around both feet, and their soles."""
     place = suit().places
     low = look.dress is not None or look.bottom.kind == "skirt"
-    points = _shoe_points(base, normals, size)
+    points = _shoe_points(base, normals, measure.size)
     field = both(shoe_field(place, low), -legs)
     color = to_linear(look.shoes.rgb)
     cloth = _Cloth(look.top, "shoes", points, normals, field)
     upper = Material(raster.HARD, gloss=0.35, roughness=0.45)
-    parts = _piece(cloth, field, upper, color, size)
     # The sole: the lowest part of the shell, wider and flat.
     level = -0.803 if not low else -0.812
-    flat = points + np.array([1.0, 0.0, 1.0]) * normals * 0.005 * size
-    flat[:, 1] = np.where(place.y < level, np.minimum(flat[:, 1], 0.004 * size) - 0.012 * size, flat[:, 1])
+    parts = _piece(cloth, both(field, place.y - level), upper, color, measure)
+    flat = points + np.array([1.0, 0.0, 1.0]) * normals * 0.005 * measure.size
+    pressed = np.minimum(flat[:, 1] - 0.012 * measure.size, -0.008 * measure.size)
+    flat[:, 1] = np.where(place.y < level, pressed, flat[:, 1])
     sole = (
         np.array([0.75, 0.75, 0.73]) if not low and color.mean() < 0.7 and look.shoes.name != "black" else 0.5 * color
     )
-    parts += _piece(cloth, level + 0.006 - place.y, Material(raster.HARD, gloss=0.15, roughness=0.6), sole, size, flat)
+    parts += _piece(
+        cloth, level + 0.006 - place.y, Material(raster.HARD, gloss=0.15, roughness=0.6), sole, measure, flat
+    )
     return parts
 
 
@@ -422,6 +448,7 @@ def clothes_parts(person: Person, look: Look, rest: Rest) -> list[Part]:
     """The garments and shoes of a Look, in the rest pose."""
     worn, base, normals = _wear(person, look, rest)
     size = rest.height / 1.75
+    measure = _measure(base, size)
     place, grid_place = suit().places, skirt().places
     parts: list[Part] = []
     for k, cloth in enumerate(worn):
@@ -442,17 +469,17 @@ def clothes_parts(person: Person, look: Look, rest: Rest) -> list[Part]:
                 np.exp(-(((np.abs(place.x) - 0.14) / 0.05) ** 2)) * (place.z > 0) * smoothstep(-0.55, -0.3, place.y)
             )
             own = np.clip(color * (1 + 0.35 * worn_out * smoothstep(0.0, -0.15, place.y))[:, None], 0, 0.9)
-        parts += _piece(cloth, both(cloth.field, -hidden), material, own, size)
+        parts += _piece(cloth, both(cloth.field, -hidden), material, own, measure)
         if cloth.grid is not None:
-            parts += _piece(cloth, both(cloth.grid_field, -grid_hidden), material, color, size, on_grid=True)
+            parts += _piece(cloth, both(cloth.grid_field, -grid_hidden), material, color, measure, on_grid=True)
         if cloth.label != "bottom":
-            parts += _details(cloth, material, color, size, hidden)
+            parts += _details(cloth, material, color, measure, hidden)
             bright = 0.75 * np.ones(3) if cloth.garment.kind in ("shirt", "blouse") else 0.25 * color + 0.01
             parts += _buttons(cloth, size, bright, hidden)
     trousers = np.full(len(base), -1.0)
     if look.dress is None and look.bottom.kind not in ("skirt", "leggings"):
         trousers = bottom_field(place, look.bottom) - LAP
-    return parts + _shoes(look, base, normals, size, trousers)
+    return parts + _shoes(look, base, normals, measure, trousers)
 
 
 def _grid_cover(cloth: _Cloth, place: Places) -> np.ndarray:

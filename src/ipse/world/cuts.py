@@ -64,7 +64,7 @@ def neckline(place: Places, garment: Garment) -> np.ndarray:
     base = root(place)
     kind, style = garment.kind, garment.neckline
     if kind == "tanktop":
-        base = base - 0.022 - 0.018 * np.abs(np.sin(place.turn))
+        base = base - 0.014 - 0.008 * np.abs(np.sin(place.turn))
     if style == "turtle":
         return place.neck + 0.030 - 0.009 * np.cos(place.turn)
     if style == "vee":
@@ -85,7 +85,7 @@ def _scoop(place: Places, across: float, down: float, height: float) -> np.ndarr
 def armhole(place: Places, out: float = 0.0) -> np.ndarray:
     """The edge of a sleeveless garment around the shoulder, moved `out` meters toward the arm."""
     x = np.abs(place.x) - SHOULDER[0]
-    ring = np.sqrt(x * x + (place.y - SHOULDER[1]) ** 2 + (place.z - SHOULDER[2]) ** 2) - (0.078 - out)
+    ring = np.sqrt(x * x + (place.y - SHOULDER[1]) ** 2 + (place.z - SHOULDER[2]) ** 2) - (0.066 - out)
     return both(np.where(np.abs(place.x) > SHOULDER[0] + 0.02, -np.abs(ring), ring), 0.15 * (0.45 - place.arm))
 
 

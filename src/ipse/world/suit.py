@@ -287,20 +287,18 @@ class Suit:
         for _ in range(3):
             back = self.average @ back
         points = helper + back
-        normals = self.normals(points)
+        normals = self.normals(helper)
         height = np.einsum("ni,ni->n", points - skin, normals)
         points += np.maximum(gap - height, gap * self._bridge)[:, None] * normals
         # Around the neck it is taken as it is, because its rows are level there, and drawn straight to the skin.
         collar = self._collar
         near = cKDTree(skin[collar]).query(helper[collar])[1]
-        normal = self.normals(helper)[collar]
-        height = np.einsum("ni,ni->n", helper[collar] - skin[collar][near], normal)
-        level = helper[collar] + np.minimum(gap - height, 0.012)[:, None] * normal
+        height = np.einsum("ni,ni->n", helper[collar] - skin[collar][near], normals[collar])
+        level = helper[collar] + np.minimum(gap - height, 0.012)[:, None] * normals[collar]
         points[collar] += self._level[:, None] * (level - points[collar])
         # Evens out the steps that single vertices leave, outward only.
-        normals = self.normals(points)
-        even = self.average @ points
-        points += np.maximum(np.einsum("ni,ni->n", even - points, normals), 0)[:, None] * normals
+        even = np.einsum("ni,ni->n", self.average @ points - points, normals)
+        points += np.maximum(even, 0)[:, None] * normals
         return points, self.normals(points)
 
     def smooth(
