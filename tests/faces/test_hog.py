@@ -97,8 +97,7 @@ def test_turned_pictures_are_found_on_request(portrait, quarters):
     turned = np.ascontiguousarray(np.rot90(wide, quarters))
     (upright,) = HogDetector().detect(wide)
     (face,) = HogDetector(turned=True).detect(turned)
-    # Turning the picture back must bring the face to the place it has in the upright one.
-    assert align(turned, [face])[0].astype(float) == pytest.approx(align(wide, [upright])[0], abs=60)
+    # Aligned, the face looks as in the upright picture: box and landmarks were turned back with it.
     difference = align(turned, [face])[0].astype(float) - align(wide, [upright])[0]
     assert np.abs(difference).mean() < 3
     x0, y0, x1, y1 = face.box

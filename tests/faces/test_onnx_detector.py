@@ -133,7 +133,6 @@ def test_threshold_and_free_input_size(tmp_path):
 
 
 def test_turned_images_are_searched_on_request(tmp_path):
-    """The spot is in the cell next to the corner; the network is blind but for boxes large enough to stay inside."""
     path = yunet(tmp_path / "yunet.onnx")
     image = spotted(64, 64, (3, 4))
     assert len(OnnxDetector(path, turned=True, threads=1).detect(image)) == 1

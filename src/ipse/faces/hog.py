@@ -64,7 +64,7 @@ class HogDetector(SearchingDetector):
         turned: bool = False,
         threshold: float = 0.0,
     ) -> None:
-        super().__init__(turned, overlap=0.4)
+        super().__init__(turned)
         self.max_side = max_side
         self.small_faces = small_faces
         self.threshold = threshold

@@ -127,7 +127,7 @@ class OnnxDetector(SearchingDetector):
         turned: bool = False,
         threads: int | None = None,
     ) -> None:
-        super().__init__(turned, overlap=0.4)
+        super().__init__(turned)
         path = Path(path)
         self.name = path.stem
         self._network = Network(Weights(name=path.name, file=str(path), license="").path(), path.name, threads)

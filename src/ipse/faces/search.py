@@ -16,6 +16,9 @@ _MARGIN = 0.5
 _MARGIN_SIDE = 448
 # It holds one face, whose box is at least this fraction of the longer side; what is smaller is a chance likeness.
 _CLOSE = 0.4
+# Boxes that share more than this fraction of the smaller one are the same face: a face can be found at two sizes, one
+# box within the other.
+_SAME_FACE = 0.5
 
 
 class SearchingDetector(ABC):
@@ -29,15 +32,12 @@ class SearchingDetector(ABC):
     ----------
     turned
         Search images without an upright face turned by quarters.
-    overlap
-        Boxes that share more than this fraction of their union are the same face.
     """
 
     name: str
 
-    def __init__(self, turned: bool, overlap: float) -> None:
+    def __init__(self, turned: bool) -> None:
         self.turned = turned
-        self.overlap = overlap
 
     def detect(self, image: np.ndarray) -> list[Face]:
         """Find the faces of an image; see `Detector.detect`."""
@@ -46,7 +46,7 @@ class SearchingDetector(ABC):
         for quarters in (1, 2, 3) if self.turned and not faces else ():
             turned = self._upright(np.ascontiguousarray(np.rot90(image, quarters)))
             faces += [_turn_back(face, quarters, image.shape[1], image.shape[0]) for face in turned]
-        return keep_best(faces, self.overlap)
+        return keep_best(faces)
 
     def _upright(self, image: np.ndarray) -> list[Face]:
         faces = self._search(image) or self._search_with_margin(image)
@@ -60,7 +60,7 @@ class SearchingDetector(ABC):
         edge = round(margin * scale)
         faces = self._search(np.pad(small, ((edge, edge), (edge, edge), (0, 0)), mode="edge"), close=True)
         large = [face for face in faces if face.box[3] - face.box[1] >= _CLOSE * max(small.shape)]
-        best = keep_best(large, self.overlap)[:1]
+        best = keep_best(large)[:1]
         return [clipped for face in best if (clipped := _moved(face, edge, small.shape, image.shape))]
 
     @abstractmethod
@@ -108,8 +108,8 @@ def _turn_back(face: Face, quarters: int, width: int, height: int) -> Face:
     return Face((x0, y0, x1, y1), face.score, points[2:].astype(np.float32), face.scheme)
 
 
-def keep_best(faces: Sequence[Face], overlap: float) -> list[Face]:
-    """Drop every face whose box shares more than ``overlap`` (0..1) of the union with a surer one; surest first."""
+def keep_best(faces: Sequence[Face]) -> list[Face]:
+    """Drop every face that is a surer one again; surest first."""
     if not faces:
         return []
     ranked = sorted(faces, key=lambda face: -face.score)
@@ -120,6 +120,6 @@ def keep_best(faces: Sequence[Face], overlap: float) -> list[Face]:
         if dropped[index]:
             continue
         shared = (np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])).clip(0).prod(1)
-        again = shared > overlap * (area + area[index] - shared)
+        again = shared > _SAME_FACE * np.minimum(area, area[index])
         dropped |= again & (np.arange(len(ranked)) > index)
     return [face for face, gone in zip(ranked, dropped, strict=True) if not gone]
