@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from ipse.world.body import body
 from ipse.world.clothes import clothes_parts, covered
 from ipse.world.cuts import bottom_field, neckline, outer_field, sleeves, top_field

@@ -18,6 +18,8 @@ WAIST_Y = 0.150
 """Template height of the upper edge of trousers and skirts."""
 ANKLE_Y = -0.742
 """Template height of the upper edge of low shoes."""
+TOES_Z = 0.115
+"""Where the toes begin on the template."""
 FAR = 1.0
 """A distance that never cuts."""
 
@@ -148,5 +150,7 @@ def outer_field(place: Places, garment: Garment) -> np.ndarray:
 def shoe_field(place: Places, low: bool) -> np.ndarray:
     """Where shoes are; `low` ones leave the instep bare."""
     if low:
-        return ANKLE_Y - 0.018 - 0.40 * np.maximum(place.z - 0.02, 0) + 0.42 * np.maximum(place.z - 0.095, 0) - place.y
+        edge = ANKLE_Y - 0.018 - 0.40 * np.maximum(place.z - 0.02, 0) - place.y
+        # The toes are always inside.
+        return np.where(place.y < -0.7, np.maximum(edge, place.z - TOES_Z), edge)
     return ANKLE_Y + 0.012 * smoothstep(0.0, -0.05, place.z) - 0.01 * smoothstep(0.02, 0.07, place.z) - place.y
