@@ -94,7 +94,8 @@ class Part:
         material: the surface.
         label: segmentation class, a name of `LABELS`.
         color: (3,) or (N, 3) linear reflectance.
-        coordinate: (N, 2) pattern coordinates in meters (cloth), or along-strand 0..1 and a random number per strand (hair).
+        coordinate: (N, 2) pattern coordinates in meters (cloth), or along-strand 0..1 and the strand's
+            number plus the place across it 0..1 (hair).
         toward: (N,) int32, hair only: the next vertex toward the tip, which gives the fiber's direction.
         keep: (N,) float32: fragments with a negative interpolated value are cut away; zero everywhere by default.
         uv: (M, 3, 2) float32 texture coordinates of MakeHuman's layout for the dense-UV truth; -1 where there is none.

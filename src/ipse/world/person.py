@@ -17,35 +17,35 @@ from ipse.world.values import NO_NUMBERS, Color, Keys, Numbers, Palette, Range, 
 #: people differ.
 SHAPE_FAMILIES: dict[str, tuple[float, tuple[str, ...]]] = {
     "skull": (
-        0.38,
+        0.30,
         ("head-scale-vert-incr", "head-scale-depth-incr", "head-scale-horiz-incr", "head-back-scale-depth-incr"),
     ),
     "head softness": (0.32, ("head-fat-incr",)),
     "head age": (0.15, ("head-age-incr",)),
     "head twist": (0.06, ("head-angle-out",)),
     "forehead": (
-        0.38,
+        0.34,
         ("forehead-temple-incr", "forehead-trans-forward", "forehead-scale-vert-incr", "forehead-nubian-incr"),
     ),
-    "brow ridge": (0.40, ("eyebrows-angle-up", "eyebrows-trans-up", "eyebrows-trans-forward")),
-    "eye place": (0.38, ("*-eye-trans-up", "*-eye-trans-out")),
-    "eye size": (0.34, ("*-eye-scale-incr",)),
-    "eye opening": (0.28, ("*-eye-height1-incr", "*-eye-height2-incr", "*-eye-height3-incr")),
-    "eye depth": (0.30, ("*-eye-push1-out", "*-eye-push2-out")),
-    "eye corners": (0.38, ("*-eye-corner1-up", "*-eye-corner2-up", "*-eye-epicanthus-out")),
-    "eyelid": (0.34, ("*-eye-eyefold-up", "*-eye-eyefold-angle-up")),
-    "eye bag": (0.30, ("*-eye-bag-incr", "*-eye-bag-out", "*-eye-bag-height-incr")),
+    "brow ridge": (0.55, ("eyebrows-angle-up", "eyebrows-trans-up", "eyebrows-trans-forward")),
+    "eye place": (0.50, ("*-eye-trans-up", "*-eye-trans-out")),
+    "eye size": (0.46, ("*-eye-scale-incr",)),
+    "eye opening": (0.38, ("*-eye-height1-incr", "*-eye-height2-incr", "*-eye-height3-incr")),
+    "eye depth": (0.40, ("*-eye-push1-out", "*-eye-push2-out")),
+    "eye corners": (0.52, ("*-eye-corner1-up", "*-eye-corner2-up", "*-eye-epicanthus-out")),
+    "eyelid": (0.48, ("*-eye-eyefold-up", "*-eye-eyefold-angle-up")),
+    "eye bag": (0.38, ("*-eye-bag-incr", "*-eye-bag-out", "*-eye-bag-height-incr")),
     "nose size": (
-        0.36,
+        0.50,
         ("nose-scale-vert-incr", "nose-scale-horiz-incr", "nose-scale-depth-incr", "nose-volume-incr"),
     ),
-    "nose place": (0.32, ("nose-trans-up", "nose-trans-forward")),
+    "nose place": (0.44, ("nose-trans-up", "nose-trans-forward")),
     "nose ridge": (
-        0.40,
+        0.55,
         ("nose-width1-incr", "nose-width2-incr", "nose-curve-convex", "nose-hump-incr", "nose-greek-incr"),
     ),
     "nose tip": (
-        0.38,
+        0.52,
         (
             "nose-point-up",
             "nose-point-width-incr",
@@ -55,16 +55,16 @@ SHAPE_FAMILIES: dict[str, tuple[float, tuple[str, ...]]] = {
         ),
     ),
     "nostrils": (
-        0.38,
+        0.52,
         ("nose-width3-incr", "nose-nostrils-width-incr", "nose-nostrils-angle-up", "nose-flaring-incr"),
     ),
     "nose aside": (0.07, ("nose-trans-out",)),
-    "mouth size": (0.36, ("mouth-scale-horiz-incr", "mouth-scale-vert-incr", "mouth-scale-depth-incr")),
-    "mouth place": (0.34, ("mouth-trans-up", "mouth-trans-forward")),
+    "mouth size": (0.50, ("mouth-scale-horiz-incr", "mouth-scale-vert-incr", "mouth-scale-depth-incr")),
+    "mouth place": (0.48, ("mouth-trans-up", "mouth-trans-forward")),
     "mouth aside": (0.07, ("mouth-trans-out",)),
-    "mouth corners": (0.28, ("mouth-angles-up", "mouth-dimples-out", "mouth-laugh-lines-out")),
+    "mouth corners": (0.38, ("mouth-angles-up", "mouth-dimples-out", "mouth-laugh-lines-out")),
     "upper lip": (
-        0.36,
+        0.50,
         (
             "mouth-upperlip-height-incr",
             "mouth-upperlip-width-incr",
@@ -77,7 +77,7 @@ SHAPE_FAMILIES: dict[str, tuple[float, tuple[str, ...]]] = {
         ),
     ),
     "lower lip": (
-        0.36,
+        0.50,
         (
             "mouth-lowerlip-height-incr",
             "mouth-lowerlip-width-incr",
@@ -86,12 +86,12 @@ SHAPE_FAMILIES: dict[str, tuple[float, tuple[str, ...]]] = {
             "mouth-lowerlip-middle-up",
         ),
     ),
-    "jaw": (0.40, ("chin-jaw-drop-incr", "chin-bones-incr", "chin-prognathism-incr")),
-    "chin": (0.40, ("chin-height-incr", "chin-width-incr", "chin-prominent-incr", "chin-cleft-incr")),
-    "cheek": (0.40, ("*-cheek-bones-incr", "*-cheek-volume-incr", "*-cheek-inner-incr", "*-cheek-trans-up")),
-    "ear form": (0.45, ("*-ear-lobe-incr", "*-ear-shape-round", "*-ear-shape-triangle", "*-ear-flap-incr")),
-    "ear size": (0.36, ("*-ear-scale-incr", "*-ear-scale-vert-incr", "*-ear-scale-depth-incr")),
-    "ear place": (0.34, ("*-ear-trans-up", "*-ear-trans-forward", "*-ear-rot-forward", "*-ear-wing-incr")),
+    "jaw": (0.46, ("chin-jaw-drop-incr", "chin-bones-incr", "chin-prognathism-incr")),
+    "chin": (0.48, ("chin-height-incr", "chin-width-incr", "chin-prominent-incr", "chin-cleft-incr")),
+    "cheek": (0.52, ("*-cheek-bones-incr", "*-cheek-volume-incr", "*-cheek-inner-incr", "*-cheek-trans-up")),
+    "ear form": (0.42, ("*-ear-lobe-incr", "*-ear-shape-round", "*-ear-shape-triangle", "*-ear-flap-incr")),
+    "ear size": (0.34, ("*-ear-scale-incr", "*-ear-scale-vert-incr", "*-ear-scale-depth-incr")),
+    "ear place": (0.32, ("*-ear-trans-up", "*-ear-trans-forward", "*-ear-rot-forward", "*-ear-wing-incr")),
     "neck": (
         0.30,
         ("neck-scale-vert-incr", "neck-scale-horiz-incr", "neck-scale-depth-incr", "neck-back-scale-depth-incr"),
@@ -120,11 +120,8 @@ ASYMMETRY = 0.06
 QUIET_ASYMMETRY = 0.03
 _QUIET = frozenset({"arms", "arm length", "hands", "legs", "leg axis", "feet", "eye opening", "eye size", "eye place"})
 
-#: Factor on all deviations of the table: as different as people can be before they look drawn.
-SHAPE_STRENGTH = 1.15
-
 #: No sampled shape change is stronger than this; hand-made people may go to 1.
-SHAPE_LIMIT = 0.9
+SHAPE_LIMIT = 0.95
 
 #: (deviation, left or middle name, right name or None, deviation of right from left) in the order of the table.
 _SHAPE_PLAN: tuple[tuple[float, str, str | None, float], ...] = tuple(
@@ -203,6 +200,12 @@ class Skin(Value):
     #: How much it shines.
     oiliness: Unit = 0.4
     wrinkles: Unit = 0.1
+    #: Of the lips: -1 pale, 1 dark.
+    lips: Signed = 0.0
+    #: Darkness of the eye sockets.
+    circles: Unit = 0.3
+    #: Strength of the blotches that everybody's skin has in a pattern of their own.
+    unevenness: Unit = 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,8 +359,8 @@ def person(
         number=n,
         age=age,
         gender=male,
-        muscle=draws.normal("muscle", 0.42 + 0.12 * male * adult, 0.16, 0.05, 0.95),
-        weight=draws.normal("weight", 0.48 + 0.05 * adult, 0.17, 0.08, 0.95),
+        muscle=draws.normal("muscle", 0.42 + 0.12 * male * adult, 0.2, 0.05, 0.95),
+        weight=draws.normal("weight", 0.48 + 0.05 * adult, 0.2, 0.05, 0.97),
         height=draws.normal("height", 0.5, 0.18, 0.05, 0.95),
         proportions=draws.normal("proportions", 0.55, 0.18, 0.1, 0.95),
         ancestry=ancestry,
@@ -432,14 +435,14 @@ def _near_ends(u: float) -> float:
 
 def _ancestry(uniforms: Sequence[float]) -> tuple[float, float, float]:
     """Weights that sum to 1, mostly dominated by one of the three, with every mixture possible."""
-    powers = [(-math.log1p(-u)) ** 2.2 + 1e-6 for u in uniforms]
+    powers = [(-math.log1p(-u)) ** 3.0 + 1e-6 for u in uniforms]
     african, asian = (round(power / sum(powers), 4) for power in powers[:2])
     return african, asian, round(1 - african - asian, 4)
 
 
 def _shape(draws: Draws, age: float) -> dict[str, float]:
     """All local shape changes; children's faces differ a little less, as they do in life."""
-    scale = SHAPE_STRENGTH * (0.75 + 0.25 * clip((age - 5) / 13, 0, 1))
+    scale = 0.75 + 0.25 * clip((age - 5) / 13, 0, 1)
     normals = iter(draws.normals("shape", 2 * len(_SHAPE_PLAN)))
     shape: dict[str, float] = {}
     for sigma, left, right, asymmetry in _SHAPE_PLAN:
@@ -500,6 +503,9 @@ def _skin(draws: Draws, age: float, tone: float) -> Skin:
         roughness=draws.normal("skin.roughness", 0.25 + 0.3 * old, 0.14, 0, 1),
         oiliness=draws.normal("skin.oiliness", 0.45 - 0.1 * old, 0.17, 0, 1),
         wrinkles=draws.normal("skin.wrinkles", clip((age - 25) / 55, 0, 0.95), 0.02 + 0.12 * old, 0, 1),
+        lips=draws.normal("skin.lips", 0.0, 0.5, -1, 1),
+        circles=draws.normal("skin.circles", 0.3 + 0.2 * old, 0.25, 0, 1),
+        unevenness=draws.normal("skin.unevenness", 0.4, 0.25, 0, 1),
     )
 
 

@@ -629,7 +629,7 @@ def blend_lens(
                     fresnel = 0.04 + 0.5 * wp.pow(1.0 - wp.abs(wp.dot(n, view)), 5.0)
                     streak = wp.smoothstep(0.1, 0.9, 0.5 + 0.5 * n[1]) * 0.5
                     color = wp.lerp(behind, wp.cw_mul(behind, tint) * 0.15 + tint * 0.12, opacity)
-                    color += light.sky_color * (fresnel * (0.4 + streak))
+                    color += light.sky_color * (fresnel * (0.15 + streak))
                     color += light.key_color * (0.25 * ggx(n, view, light.key_direction, 0.12))
                     out_color[y, x] = color
                     if opacity > 0.5:

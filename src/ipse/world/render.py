@@ -12,6 +12,7 @@ from ipse.errors import WorldError
 from ipse.world import raster
 from ipse.world.background import background
 from ipse.world.body import Rest, body, rotation
+from ipse.world.camera_effects import degrade, occluder
 from ipse.world.landmarks import dense_landmarks, dense_vertices, five_points
 from ipse.world.look import Look
 from ipse.world.parts import LABEL
@@ -19,7 +20,7 @@ from ipse.world.person import Person
 from ipse.world.pose import body_rotations
 from ipse.world.scene import Scene, depth_map, orthographic, scene, vertex_normals
 from ipse.world.shot import Shot
-from ipse.world.skin import to_linear
+from ipse.world.skin import to_linear, to_srgb
 
 SIZES: dict[str, tuple[int, int]] = {"portrait": (128, 128), "bust": (256, 256), "person": (128, 256), "ear": (128, 128)}
 """Default width and height of each framing."""
@@ -60,7 +61,8 @@ class Truth:
         person, look, shot: the three values the picture was made from.
         framing: ``portrait``, ``bust``, ``person`` or ``ear``.
         camera: where and how the picture was taken.
-        parts: (H, W) uint8, segmentation class per pixel (`ipse.world.LABELS`).
+        parts: (H, W) uint8, segmentation class per pixel (`ipse.world.LABELS`), occluders included; depth, normals and uv are those of
+            the scene behind an occluder.
         depth: (H, W) float32, meters along the camera's axis; 0 where the background is.
         normals: (H, W, 3) float32, world coordinates; zero where the background is.
         uv: (H, W, 2) float32, MakeHuman texture coordinates of the body's own surface; -1 elsewhere.
@@ -381,7 +383,7 @@ def _camera_response(color: np.ndarray, label: np.ndarray, light: raster.Lightin
     if not here.any():
         return np.ones(3)
     luminance = float((color[here] @ np.array([0.2126, 0.7152, 0.0722], np.float32)).mean())
-    exposure = np.clip((0.23 / max(luminance, 1e-3)) ** 0.65, 0.6, 3.0)
+    exposure = np.clip((0.23 / max(luminance, 1e-3)) ** 0.75, 0.6, 4.0)
     tint = np.array(light.key_color) * 0.6 + np.array(light.fill_color) * 0.8 + np.array(light.sky_color)
     balance = (tint.mean() / tint) ** 0.65
     return exposure * balance
@@ -484,6 +486,15 @@ def _picture(
     height, width = depth.shape
     image = np.clip(buffers["image"] * 255 + 0.5, 0, 255).astype(np.uint8)
     parts = np.maximum(buffers["label"], 0).astype(np.uint8)
+    body_rows, body_columns = np.nonzero(parts)
+    hidden = np.zeros(depth.shape, bool)
+    if shot.occluder is not None:
+        color, alpha = occluder(shot.occluder, width, height)
+        alpha = alpha[..., None]
+        image = np.clip(image * (1 - alpha) + to_srgb(color) * (255 * alpha) + 0.5, 0, 255).astype(np.uint8)
+        hidden = alpha[..., 0] > 0.5
+        parts[hidden] = LABEL["occluder"]
+    image = degrade(image, shot.degrade, seed=made.person.number)
 
     def seen(points: np.ndarray, slack: float) -> tuple[np.ndarray, np.ndarray]:
         p = camera.project(points)
@@ -494,16 +505,17 @@ def _picture(
         for dx in (-1, 0, 1):
             for dy in (-1, 0, 1):
                 near = np.maximum(near, depth[np.clip(y + dy, 0, height - 1), np.clip(x + dx, 0, width - 1)])
-        return p[:, :2].astype(np.float32), inside & ((near == 0) | (p[:, 2] <= near + slack))
+        covered = hidden[np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)]
+        return p[:, :2].astype(np.float32), inside & ~covered & ((near == 0) | (p[:, 2] <= near + slack))
 
     dense, dense_visible = seen(posed.dense, 0.008)
     five, five_visible = seen(posed.five, 0.012)
     # Body keypoints lie inside the limbs.
     keypoints, keypoints_visible = seen(posed.keypoints, 0.16)
-    rows, columns = np.nonzero(parts)
     box = None
-    if len(rows):
-        box = (float(columns.min()), float(rows.min()), float(columns.max() + 1), float(rows.max() + 1))
+    if len(body_rows):
+        x, y = body_columns, body_rows
+        box = (float(x.min()), float(y.min()), float(x.max() + 1), float(y.max() + 1))
     low, high = dense.min(0), dense.max(0)
     truth = Truth(
         person=made.person,

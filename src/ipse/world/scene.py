@@ -116,7 +116,7 @@ def body_parts(person: Person, look: Look, rest: Rest) -> list[Part]:
     ]
 
 
-_TOOTH = np.array([0.70, 0.64, 0.53], np.float32)
+_TOOTH = np.array([0.62, 0.57, 0.47], np.float32)
 
 
 def _teeth(part: Part) -> Part:
@@ -285,7 +285,8 @@ def scene(person: Person, look: Look, region: str, device: str) -> Scene:
     """The scene of one person in one Look for a region of the body (a key of `REGIONS`)."""
     rest = rest_body(person)
     parts = body_parts(person, look, rest)
-    parts += hair_parts(person, look, rest) + clothes_parts(person, look, rest) + worn_parts(person, look, rest)
+    garments = clothes_parts(person, look, rest)
+    parts += garments + hair_parts(person, look, rest) + worn_parts(person, look, rest, garments)
     texture, texture_label = paint(person, look)
     b = body()
     made = Scene(

@@ -47,6 +47,12 @@ def to_linear(rgb: np.ndarray | tuple[float, float, float]) -> np.ndarray:
     return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4).astype(np.float32)
 
 
+def to_srgb(linear: np.ndarray) -> np.ndarray:
+    """Linear light 0..1 to sRGB 0..1."""
+    c = np.clip(linear, 0, 1)
+    return np.where(c <= 0.0031308, 12.92 * c, 1.055 * np.maximum(c, 1e-8) ** (1 / 2.4) - 0.055)
+
+
 def tone_color(tone: float, undertone: float = 0.0) -> np.ndarray:
     """Linear diffuse reflectance (3,) of a skin tone (1..10); `undertone` -1 cool to 1 warm."""
     srgb = np.array([np.interp(tone, range(1, 11), _TONES[:, c]) for c in range(3)]) / 255
@@ -249,9 +255,9 @@ def paint(person: Person, look: Look) -> tuple[np.ndarray, np.ndarray]:
     coarse, medium, fine, pores, hairs = (field(n) for n in ("coarse", "medium", "fine", "pores", "hairs"))
     # Skin is built up as optical density: what darkens it adds, channel by channel.
     density = np.empty((HEIGHT, WIDTH, 3), np.float32)
-    density[:] = -(0.03 * coarse + 0.025 * medium + (0.012 + 0.02 * skin.roughness) * fine + 0.035 * skin.roughness * pores)[
-        ..., None
-    ]
+    blotches = skin.unevenness * (0.10 * coarse + 0.07 * medium)
+    grain = (0.012 + 0.02 * skin.roughness) * fine + 0.035 * skin.roughness * pores
+    density[:] = -(blotches + grain)[..., None]
 
     def darken(weight: np.ndarray, red: float, green: float, blue: float) -> None:
         for channel, amount in enumerate((red, green, blue)):
@@ -259,8 +265,7 @@ def paint(person: Person, look: Look) -> tuple[np.ndarray, np.ndarray]:
 
     # Blood shows where the skin is thin; on dark skin less.
     darken(zone["blood"] * (1 + 0.25 * medium) * ((0.45 + 0.9 * skin.redness) * (0.35 + 1.3 * light)), 0.05, 0.30, 0.25)
-    # Sockets are darker, bluish; more so with age.
-    darken(zone["socket"] * (0.20 + 0.25 * skin.wrinkles) + zone["inner"], 0.7, 0.8, 0.6)
+    darken(zone["socket"] * (0.05 + 0.75 * skin.circles) + zone["inner"], 0.7, 0.8, 0.6)
     if skin.freckles > 0.02:
         spots = smoothstep(1.5 - 0.4 * skin.freckles, 2.3 - 0.4 * skin.freckles, 0.75 * fine + 0.5 * hairs + 0.3 * medium)
         darken((0.25 + 0.35 * skin.freckles) * spots * zone["freckles"], 0.30, 0.50, 0.65)
@@ -285,6 +290,7 @@ def paint(person: Person, look: Look) -> tuple[np.ndarray, np.ndarray]:
         cover(_scar(mark), pale)
 
     lip = base * np.array([0.80, 0.50, 0.50], np.float32) + np.array([0.035, 0.0, 0.004], np.float32)
+    lip = lip * np.exp(-np.array([0.35, 0.5, 0.45], np.float32) * np.float32(skin.lips))
     painted = makeup.lipstick is not None
     if painted:
         lip = lip + (to_linear(makeup.lipstick.rgb) - lip) * np.float32(makeup.lipstick_strength)
