@@ -15,6 +15,7 @@ from scipy.spatial import cKDTree
 
 from ipse.world import growth, raster
 from ipse.world.body import Rest, body
+from ipse.world.landmarks import DENSE_GROUPS, dense_vertices
 from ipse.world.look import Look, hair_color
 from ipse.world.parts import Material, Part
 from ipse.world.person import Person
@@ -188,7 +189,10 @@ def _azimuth(point: np.ndarray) -> np.ndarray:
     return np.degrees(np.arctan2(point[..., 0], point[..., 2] - AXIS_Z))
 
 
-def _plan(person: Person, look: Look, cut: _Cut, roots: Roots, place: np.ndarray, rng: np.random.Generator) -> _Strands:
+def _plan(
+    person: Person, look: Look, cut: _Cut, roots: Roots, place: np.ndarray, brow: float, rng: np.random.Generator
+) -> _Strands:
+    # `brow` is the height of the person's brows, which faces carry at very different heights of the skull.
     point, n = roots.point, len(roots.point)
     inside = scalp(point, person.hair.recession)
     edge = smoothstep(0.0, 0.016, inside)
@@ -209,8 +213,8 @@ def _plan(person: Person, look: Look, cut: _Cut, roots: Roots, place: np.ndarray
         behind = np.interp(look.hair.fringe, [0.1, 1], [0.018, 0.05])
         fringe = (azimuth < 52) & (point[:, 1] > 0.775) & (point[:, 2] > 0.07)
         fringe &= inside < behind * rng.uniform(0.6, 1.1, n)
-        hem = 0.802 - 0.045 * look.hair.fringe - 0.012 * smoothstep(20, 55, azimuth) + rng.normal(0, 0.0025, n)
-        way = (point[:, 1] - hem) * 1.25 + 0.35 * np.maximum(0.115 - point[:, 2], 0) + 0.006
+        hem = brow + 0.046 - 0.038 * look.hair.fringe - 0.012 * smoothstep(20, 55, azimuth) + rng.normal(0, 0.0025, n)
+        way = np.maximum(place[:, 1] - hem, 0.004) * 1.15 + 0.35 * np.maximum(0.115 - point[:, 2], 0) + 0.006
         length = np.where(fringe, np.minimum(way, length * 1.3), length)
         height = np.where(fringe, height * 0.6, height)
     if not cut.falls:
@@ -239,7 +243,13 @@ _TUCKED = (8, 22, 62, 92, 102, 88, 50, 28, 0)
 
 
 def _grow(
-    s: _Strands, cut: _Cut, look: Look, around: dict[str, growth.Surround], vertices: np.ndarray, tucked: bool
+    s: _Strands,
+    cut: _Cut,
+    look: Look,
+    brow: float,
+    around: dict[str, growth.Surround],
+    vertices: np.ndarray,
+    tucked: bool,
 ) -> wp.array:
     """(K + 1, N) places along the strands."""
     comb = growth.Comb()
@@ -247,7 +257,7 @@ def _grow(
     comb.rise, comb.lateral, comb.forward, comb.back = cut.rise, cut.lateral, cut.forward, cut.back
     comb.sweep = abs(look.hair.parting)
     # Short hair combed to the forehead ends with the fringe.
-    comb.brow = 0.812 if cut.falls or cut.forward < 0 else 0.80 - 0.045 * look.hair.fringe
+    comb.brow = brow + (0.058 if cut.falls or cut.forward < 0 else 0.046 - 0.038 * look.hair.fringe)
     comb.shoulder = float(vertices[_shoulder(), 1].mean())
     # Room for clothes.
     comb.margin = 0.012 + 0.014 * (look.outer is not None) + {"hoodie": 0.02, "sweater": 0.006}.get(look.top.kind, 0.0)
@@ -443,7 +453,8 @@ def _scalp_hair(person: Person, look: Look, rest: Rest) -> list[Part]:
         "torso": obstacle("torso", vertices),
     }
     # A person's lengths are in meters of the world, growth is in head coordinates.
-    s = _plan(person, look, cut, roots, roots.on(vertices), rng)
+    brow = float(vertices[dense_vertices()[DENSE_GROUPS["brows"]], 1].max())
+    s = _plan(person, look, cut, roots, roots.on(vertices), brow, rng)
     s.length = (s.length / place.scale).astype(np.float32)
     gray = person.hair.gray if look.hair.color is None else 0.0
     mean = hair_color(person, look).rgb
@@ -455,7 +466,7 @@ def _scalp_hair(person: Person, look: Look, rest: Rest) -> list[Part]:
     if tied:
         path = _combed_back(s, look, around["head"], rng)
     else:
-        path = _grow(s, cut, look, around, vertices, _tucked(person, look))
+        path = _grow(s, cut, look, brow, around, vertices, _tucked(person, look))
     path = _bend(path, s, cut, look, around["head"], rng)
     if cut.falls and not tied:
         # A strand that found no way down past the shoulder is not drawn.

@@ -201,12 +201,12 @@ def look(
     draws = Draws(Look, ("look", person.number, n), fix, ranges)
     male = person.gender
     grown = clip((person.age - 13) / 5, 0, 1)
-    # From day to day people mostly keep the length of their hair, and who needs glasses wears them.
-    long_haired, short_sighted = Draws(Look, ("habit", person.number), None, None).uniforms("habit", 2)
+    # From day to day people mostly keep the length of their hair and their beard, and who needs glasses wears them.
+    long_haired, short_sighted, bearded = Draws(Look, ("habit", person.number), None, None).uniforms("habit", 3)
     needs_glasses = short_sighted < 0.26 + 0.22 * (person.age > 55)
     return Look(
         hair=_hair(draws, person, long_haired),
-        beard=_beard(draws, person),
+        beard=_beard(draws, person, bearded),
         makeup=_makeup(draws, (1 - male) ** 2 * grown),
         glasses=_glasses(draws, person, needs_glasses)
         if draws.present("glasses", 0.85 if needs_glasses else 0.07)
@@ -296,11 +296,11 @@ _BEARD_LENGTHS: dict[str, tuple[float, float]] = {
     "stubble": (0.001, 0.003),
     "moustache": (0.006, 0.015),
     "goatee": (0.008, 0.03),
-    "full": (0.01, 0.07),
+    "full": (0.01, 0.06),
 }
 
 
-def _beard(draws: Draws, person: Person) -> FacialHair:
+def _beard(draws: Draws, person: Person, habit: float) -> FacialHair:
     # Below 0.2 nothing grows that could be worn.
     grows = clip((person.beard_density - 0.2) / 0.5, 0, 1)
     weights = {
@@ -310,6 +310,8 @@ def _beard(draws: Draws, person: Person) -> FacialHair:
         "goatee": 0.16 * grows,
         "full": 0.4 * grows,
     }
+    shaves = habit * sum(weights.values()) < weights["none"] + weights["stubble"]
+    weights = {name: w * (1 if (name in ("none", "stubble")) == shaves else 0.1) for name, w in weights.items()}
     style = draws.choice("beard.style", weights)
     low, high = _BEARD_LENGTHS[style]
     return FacialHair(style=style, length_m=draws.number("beard.length_m", lambda u: low + (high - low) * u * u))

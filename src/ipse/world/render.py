@@ -135,7 +135,7 @@ def render(
 
     region = _REGION[framing]
     made = scene(person, look, region, device)
-    posed = _pose(person, shot, made.rest, framing)
+    posed = _pose(person, look, shot, made.rest, framing)
     camera = _camera(shot, framing, width, height, posed)
     buffers = _draw(made, posed, shot, camera, width, height, supersample, _SHADOW[region])
     return _picture(buffers, posed, made, shot, framing, camera)
@@ -162,7 +162,7 @@ class _Posed:
     extent: np.ndarray
 
 
-def _pose(person: Person, shot: Shot, rest: Rest, framing: str) -> _Posed:
+def _pose(person: Person, look: Look, shot: Shot, rest: Rest, framing: str) -> _Posed:
     b = body()
     actions = dict(shot.expression)
     # The lids follow the eyes up and down.
@@ -201,6 +201,9 @@ def _pose(person: Person, shot: Shot, rest: Rest, framing: str) -> _Posed:
     ears = b.skin(moved[_ear_vertices()], _ear_vertices(), transforms) if framing == "ear" else np.zeros((2, 3))
     outline = _outline_vertices() if framing in ("person", "bust") else lids
     cloud = b.skin(moved[outline], outline, transforms)
+    # Room for what stands out from the body.
+    above = np.array([0.0, 0.03 + 0.08 * (look.hat is not None), 0.0])
+    aside = np.array([1.0, 0.0, 1.0]) * (0.14 if look.bag is not None else 0.03)
     head = transforms[b.bone("head")]
     chest = transforms[b.bone("spine01")]
     spine = rest.heads[b.bone("spine01")]
@@ -219,7 +222,7 @@ def _pose(person: Person, shot: Shot, rest: Rest, framing: str) -> _Posed:
         ears=ears,
         top=cloud[np.argmax(cloud[:, 1])],
         chest=chest[:, :3] @ spine + chest[:, 3],
-        extent=np.stack([cloud.min(0), cloud.max(0)]),
+        extent=np.stack([cloud.min(0) - aside, cloud.max(0) + aside + above]),
     )
 
 

@@ -104,12 +104,12 @@ EXPRESSIONS: dict[str, dict[str, float]] = {
         mouthSmile=0.95, cheekSquint=0.6, jawOpen=0.18, mouthUpperUp=0.4, mouthLowerDown=0.25, eyeSquint=0.25
     ),
     "smirk": {"mouthSmileRight": 0.7, "mouthDimpleRight": 0.4, "cheekSquintRight": 0.25},
-    "open_mouth": _both(jawOpen=0.6),
-    "surprise": _both(browInnerUp=0.8, browOuterUp=0.8, eyeWide=0.8, jawOpen=0.4, mouthFunnel=0.2),
-    "anger": _both(browDown=0.9, eyeSquint=0.45, noseSneer=0.45, mouthPress=0.5, mouthFrown=0.4),
+    "open_mouth": _both(jawOpen=0.48),
+    "surprise": _both(browInnerUp=0.7, browOuterUp=0.7, eyeWide=0.65, jawOpen=0.32, mouthFunnel=0.12),
+    "anger": _both(browDown=0.8, eyeSquint=0.35, noseSneer=0.35, mouthPress=0.45, mouthFrown=0.35),
     "sad": _both(browInnerUp=0.8, mouthFrown=0.75, mouthShrugLower=0.4, eyeSquint=0.15),
-    "disgust": _both(noseSneer=0.9, browDown=0.5, mouthUpperUp=0.6, cheekSquint=0.5, mouthFrown=0.35),
-    "fear": _both(browInnerUp=0.9, browOuterUp=0.4, eyeWide=0.9, mouthStretch=0.7, jawOpen=0.2),
+    "disgust": _both(noseSneer=0.75, browDown=0.4, mouthUpperUp=0.45, cheekSquint=0.4, mouthFrown=0.35),
+    "fear": _both(browInnerUp=0.75, browOuterUp=0.3, eyeWide=0.7, mouthStretch=0.5, jawOpen=0.15),
     "wink": {"eyeBlinkRight": 1.0, "cheekSquintRight": 0.5, "mouthSmileRight": 0.4, "mouthSmileLeft": 0.2},
     "pucker": _both(mouthPucker=0.9),
     "cheek_puff": _both(cheekPuff=0.9, mouthClose=0.1),
@@ -458,13 +458,13 @@ def _camera(draws: Draws, framing: str, hard: bool) -> Camera:
 
 #: (weight, key azimuth from the middle, spread, key elevation, key, softness, fill, ambient), the side left to chance.
 _LIGHTS: dict[str, tuple[float, float, float, float, float, float, float, float]] = {
-    "front": (0.24, 0, 15, 30, 0.7, 0.6, 0.2, 0.35),
-    "three_quarter": (0.3, 42, 12, 38, 0.85, 0.45, 0.2, 0.26),
-    "side": (0.16, 80, 12, 22, 1.05, 0.3, 0.08, 0.16),
-    "top": (0.1, 15, 25, 66, 0.9, 0.35, 0.14, 0.26),
+    "front": (0.24, 0, 15, 30, 0.7, 0.6, 0.22, 0.35),
+    "three_quarter": (0.3, 42, 12, 38, 0.85, 0.45, 0.24, 0.3),
+    "side": (0.16, 75, 12, 24, 1.0, 0.35, 0.18, 0.25),
+    "top": (0.1, 15, 25, 60, 0.8, 0.45, 0.24, 0.34),
     "overcast": (0.12, 20, 40, 60, 0.4, 0.95, 0.15, 0.6),
     "back": (0.05, 145, 15, 35, 1.1, 0.3, 0.35, 0.3),
-    "below": (0.03, 25, 20, -25, 0.75, 0.5, 0.1, 0.22),
+    "below": (0.03, 25, 20, -22, 0.6, 0.6, 0.2, 0.3),
 }
 
 
