@@ -41,7 +41,7 @@ COCO = (
     "right_ankle",
 )
 """The COCO body keypoints in their order; left and right are the person's own."""
-AGE_YEARS = (1.0, 12.0, 25.0, 90.0)
+AGE_YEARS = (1.0, 12.0, 25.0, 80.0)
 """Ages in years of the phenotype anchors baby, child, young, old."""
 
 

@@ -257,7 +257,7 @@ def glasses_parts(glasses: Glasses, rest: Rest) -> list[Part]:
         thin = oval(depth, max(rim * 0.95, 0.0022), 6, 2.6)
         frame_mesh.add(*sweep(arch + middle, np.array([0.0, 1.0, 0.0]), thin), anchor, color)
 
-    opacity = 0.06 + 0.92 * glasses.tint
+    opacity = 0.03 + 0.95 * glasses.tint
     if glasses.style == "sunglasses":
         opacity = max(opacity, _SUNGLASSES_OPACITY)
     hard = Material(raster.HARD, gloss=0.8, roughness=0.25)

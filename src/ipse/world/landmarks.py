@@ -50,10 +50,12 @@ def dense_vertices() -> np.ndarray:
         near = near[t[near, 2] > t[near, 2].max() - 0.006]
         return int(near[np.argmin(np.hypot(t[near, 0] - x, t[near, 1] - y))])
 
+    # The neck is as wide as the jaw; the mask of the face ends at the edge of the jaw.
+    face = front[b.mask("face")[front] > 0.3]
     jaw = []
     for angle in np.radians(np.linspace(-98, 98, 17)):
-        reach = t[front, 0] * np.sin(angle) - (t[front, 1] - 0.70) * np.cos(angle)
-        jaw.append(int(front[np.argmax(reach)]))
+        reach = t[face, 0] * np.sin(angle) - (t[face, 1] - 0.70) * np.cos(angle)
+        jaw.append(int(face[np.argmax(reach)]))
     brows = [nearest(-x, y) for x, y in _BROW[::-1]] + [nearest(x, y) for x, y in _BROW]
     bridge = [nearest(0.0, y) for y in (0.7351, 0.7196, 0.7066, 0.6938)]
     base = [nearest(-x, y) for x, y in _NOSE_BASE[:0:-1]] + [nearest(x, y) for x, y in _NOSE_BASE]

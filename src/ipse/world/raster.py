@@ -13,7 +13,11 @@ from __future__ import annotations
 
 import warp as wp
 
-wp.config.quiet = True
+# No greeting; older versions of Warp have no levels.
+if hasattr(wp.config, "log_level"):
+    wp.config.log_level = wp.LOG_WARNING
+else:
+    wp.config.quiet = True
 wp.set_module_options({"enable_backward": False, "fast_math": True})
 
 SKIN, BODY_SKIN, EYE, HAIR, CLOTH, HARD, TEETH, MOUTH, LASH, LENS = range(10)
@@ -630,7 +634,7 @@ def blend_lens(
                     streak = wp.smoothstep(0.1, 0.9, 0.5 + 0.5 * n[1]) * 0.5
                     color = wp.lerp(behind, wp.cw_mul(behind, tint) * 0.15 + tint * 0.12, opacity)
                     color += light.sky_color * (fresnel * (0.15 + streak))
-                    color += light.key_color * (0.25 * ggx(n, view, light.key_direction, 0.12))
+                    color += light.key_color * wp.min(0.02 * ggx(n, view, light.key_direction, 0.1), 0.35)
                     out_color[y, x] = color
                     if opacity > 0.5:
                         out_label[y, x] = lens_label

@@ -336,26 +336,26 @@ def shot(
 
 
 _MOOD_WEIGHTS: dict[str, float] = {
-    "neutral": 0.26,
-    "smile": 0.17,
-    "big_smile": 0.1,
+    "neutral": 0.28,
+    "smile": 0.20,
+    "big_smile": 0.13,
     "smirk": 0.03,
-    "open_mouth": 0.05,
-    "surprise": 0.05,
-    "anger": 0.05,
-    "sad": 0.05,
-    "disgust": 0.03,
-    "fear": 0.03,
+    "open_mouth": 0.03,
+    "surprise": 0.04,
+    "anger": 0.04,
+    "sad": 0.04,
+    "disgust": 0.02,
+    "fear": 0.02,
     "wink": 0.02,
     "pucker": 0.02,
     "cheek_puff": 0.01,
     "tongue_out": 0.01,
     "squint": 0.02,
     "closed_eyes": 0.02,
-    "talk_a": 0.03,
-    "talk_e": 0.02,
-    "talk_o": 0.02,
-    "talk_m": 0.01,
+    "talk_a": 0.04,
+    "talk_e": 0.03,
+    "talk_o": 0.03,
+    "talk_m": 0.02,
 }
 
 #: Actions that move a little in every face at every moment, and how much at most.
@@ -386,7 +386,7 @@ def _expression(draws: Draws, mood: str) -> dict[str, float]:
     small = dict(zip(_MICRO, draws.uniforms("expression/micro", len(_MICRO)), strict=True))
     strengths: dict[str, float] = {}
     for action, u in zip(ACTIONS, each, strict=True):
-        strength = preset.get(action, 0.0) * (0.85 + 0.2 * whole) * (0.9 + 0.2 * u)
+        strength = preset.get(action, 0.0) * (0.55 + 0.5 * whole) * (0.9 + 0.2 * u)
         strength += _MICRO.get(action, 0.0) * small.get(action, 0.0) ** 2
         if strength > 0.003:
             strengths[action] = clip(strength, 0, 1)
@@ -533,7 +533,7 @@ def _occluder(draws: Draws) -> Occluder:
 
 def _degrade(draws: Draws, hard: bool) -> Degrade:
     """Each kind of damage by itself, mostly absent; in hard Shots mostly present."""
-    clean = 0.3 if hard else 0.88
+    clean = 0.3 if hard else 0.95
 
     def damage(u: float) -> float:
         return clip((u - clean) / (1 - clean), 0, 1)
