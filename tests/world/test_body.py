@@ -32,7 +32,7 @@ def targets(*names: str) -> np.ndarray:
             ),
         ),
         (
-            {"age": 90.0, "gender": 0.0, "weight": 1.0, "height": 1.0},
+            {"age": 80.0, "gender": 0.0, "weight": 1.0, "height": 1.0},
             (
                 "caucasian-female-old",
                 "universal-female-old-averagemuscle-maxweight",

@@ -51,7 +51,7 @@ def dense_vertices() -> np.ndarray:
         return int(near[np.argmin(np.hypot(t[near, 0] - x, t[near, 1] - y))])
 
     # The neck is as wide as the jaw; the mask of the face ends at the edge of the jaw.
-    face = front[b.mask("face")[front] > 0.3]
+    face = front[(b.mask("face")[front] > 0.3) & (t[front, 1] < 0.732)]
     jaw = []
     for angle in np.radians(np.linspace(-98, 98, 17)):
         reach = t[face, 0] * np.sin(angle) - (t[face, 1] - 0.70) * np.cos(angle)
