@@ -659,14 +659,16 @@ def resolve(
     """Samples to pixels: average color after tone mapping; the truth of a pixel is that of its most common label."""
     y, x = wp.tid()
     total = wp.vec3(0.0, 0.0, 0.0)
-    best = int(0)
-    best_count = int(0)
+    first = label[y * factor, x * factor]
+    mixed = bool(False)
     for k in range(factor * factor):
         sy = y * factor + k // factor
         sx = x * factor + k % factor
         sample = color[sy, sx]
         if label[sy, sx] < 0:
             sample = backdrop[sy, sx]
+        if label[sy, sx] != first:
+            mixed = True
         sample = wp.cw_mul(sample, gain)
         # Filmic shoulder per sample, so that one bright highlight does not bleach its pixel's edge.
         for ch in range(3):
@@ -674,13 +676,20 @@ def resolve(
             v = (v * (2.51 * v + 0.03)) / (v * (2.43 * v + 0.59) + 0.14) * 1.02
             sample[ch] = wp.clamp(v, 0.0, 1.0)
         total += sample
-        count = int(0)
-        for q in range(factor * factor):
-            if label[y * factor + q // factor, x * factor + q % factor] == label[sy, sx]:
-                count += 1
-        if count > best_count:
-            best_count = count
-            best = k
+    best = int(0)
+    if mixed:
+        best_count = int(0)
+        for k in range(factor * factor):
+            count = int(0)
+            for q in range(factor * factor):
+                if (
+                    label[y * factor + q // factor, x * factor + q % factor]
+                    == label[y * factor + k // factor, x * factor + k % factor]
+                ):
+                    count += 1
+            if count > best_count:
+                best_count = count
+                best = k
     total = total / float(factor * factor)
     for ch in range(3):
         v = total[ch]

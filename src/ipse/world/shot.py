@@ -404,7 +404,7 @@ def _head(draws: Draws, framing: str, hard: bool) -> Head:
     spread = 1.6 if hard else 1.0
     return Head(
         yaw=yaw,
-        pitch=draws.normal("head.pitch", -1, 7.5 * spread, -32, 28),
+        pitch=draws.normal("head.pitch", -1, 6 * spread, -32, 28),
         roll=draws.normal("head.roll", 0, 5 * spread, -25, 25),
     )
 
@@ -449,9 +449,9 @@ def _camera(draws: Draws, framing: str, hard: bool) -> Camera:
         )
     return Camera(
         focal_mm=draws.number("camera.focal_mm", lambda u: 35 * (135 / 35) ** u),
-        distance_m=draws.number("camera.distance_m", lambda u: 0.6 * (3.5 / 0.6) ** u),
+        distance_m=draws.number("camera.distance_m", lambda u: (0.6 if hard else 1.1) * (4 / (0.6 if hard else 1.1)) ** u),
         azimuth_deg=draws.settle("camera.azimuth_deg", 0.0, draws.uniforms("camera.azimuth_deg", 1)[0]),
-        elevation_deg=draws.normal("camera.elevation_deg", 1, 10 if hard else 5, -25, 35),
+        elevation_deg=draws.normal("camera.elevation_deg", 1, 10 if hard else 4, -25, 35),
         roll_deg=draws.normal("camera.roll_deg", 0, 1.5, -8, 8),
     )
 
