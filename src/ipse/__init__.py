@@ -11,26 +11,32 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from ipse import catalogue, encoders, errors, faces, identity, images, measure, world, zoo
+    from ipse import catalogue, encoders, errors, faces, gallery, identity, images, measure, world, zoo
     from ipse.errors import (
         ConsentError,
         DataError,
         FingerprintMismatch,
+        GalleryError,
         ImageError,
         IpseError,
         WeightsError,
         WorldError,
     )
+    from ipse.gallery import Gallery
     from ipse.identity import Identity
     from ipse.images import read_image
 
-_ROOMS = frozenset(("catalogue", "encoders", "errors", "faces", "identity", "images", "measure", "world", "zoo"))
+_ROOMS = frozenset(
+    ("catalogue", "encoders", "errors", "faces", "gallery", "identity", "images", "measure", "world", "zoo")
+)
 _HOMES = {
+    "Gallery": "ipse.gallery",
     "Identity": "ipse.identity",
     "read_image": "ipse.images",
     "ConsentError": "ipse.errors",
     "DataError": "ipse.errors",
     "FingerprintMismatch": "ipse.errors",
+    "GalleryError": "ipse.errors",
     "ImageError": "ipse.errors",
     "IpseError": "ipse.errors",
     "WeightsError": "ipse.errors",
@@ -39,10 +45,12 @@ _HOMES = {
 
 __all__ = [  # noqa: RUF022 - what users start from comes first
     "Identity",
+    "Gallery",
     "read_image",
     "ConsentError",
     "DataError",
     "FingerprintMismatch",
+    "GalleryError",
     "ImageError",
     "IpseError",
     "WeightsError",
@@ -51,6 +59,7 @@ __all__ = [  # noqa: RUF022 - what users start from comes first
     "encoders",
     "errors",
     "faces",
+    "gallery",
     "identity",
     "images",
     "measure",

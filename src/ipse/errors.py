@@ -81,3 +81,27 @@ class WorldError(IpseError):
 
 class DataError(IpseError):
     """Data on disk cannot be read or written as asked: a damaged file, an unknown format, an unwritable folder."""
+
+
+class GalleryError(DataError):
+    """A gallery cannot do what was asked: an unknown person, a name clash, a wrong key, an unwritable folder.
+
+    Parameters
+    ----------
+    message, hint
+        As in `IpseError`.
+    reason
+        A stable code for programs: ``missing``, ``exists``, ``damaged``, ``unwritable``, ``busy``, ``unknown-person``,
+        ``name-clash``, ``bad-name``, ``needs-key``, ``wrong-key``, ``bad-filter``, ``no-crops`` or ``too-few``.
+    """
+
+    def __init__(self, message: str, hint: str = "", *, reason: str) -> None:
+        super().__init__(message, hint)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _gallery_error, (self.message, self.hint, self.reason)
+
+
+def _gallery_error(message: str, hint: str, reason: str) -> GalleryError:
+    return GalleryError(message, hint, reason=reason)
