@@ -23,7 +23,9 @@ class Verb(NamedTuple):
 
 
 VERBS = {
+    "demo": Verb("ipse.cli.demo:demo", "See what ipse does, in pictures and a page."),
     "systems": Verb("ipse.cli.systems:systems", "List the published systems that work here, with their evidence."),
+    "world": Verb("ipse.cli.world:world", "People who do not exist: pictures, truth and data sets."),
 }
 """Every verb of the command line. To add one, write its module and add its line here."""
 

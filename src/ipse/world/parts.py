@@ -34,6 +34,12 @@ LABELS: tuple[str, ...] = (
 LABEL: dict[str, int] = {name: i for i, name in enumerate(LABELS)}
 
 
+def shares(parts: np.ndarray) -> dict[str, float]:
+    """The classes in a segmentation (H, W), each with its share of the pixels."""
+    counts = np.bincount(parts.ravel(), minlength=len(LABELS))
+    return {name: float(count / parts.size) for name, count in zip(LABELS, counts, strict=True) if count}
+
+
 @dataclass(frozen=True)
 class Material:
     """How a surface answers light; see `ipse.world.raster.MATERIAL_COLUMNS`.
