@@ -63,9 +63,10 @@ def _people(out: Path) -> Section:
     from ipse.world import render
     from ipse.world.recipe import Recipe
 
-    recipe = Recipe.from_dict({"people": {"count": 6, "balance": ["age", "gender", "skin"]}, "looks": 2, "shots": 3})
+    people = {"count": 6, "start": 20, "balance": ["age", "gender", "skin"]}
+    recipe = Recipe.from_dict({"people": people, "looks": 2, "shots": 3})
     pictures = []
-    for n in range(recipe.people.count):
+    for n in range(people["start"], people["start"] + people["count"]):
         who = recipe.person(n)
         for j in range(recipe.looks.count):
             worn = recipe.look(who, j)
@@ -78,7 +79,7 @@ def _people(out: Path) -> Section:
         "what changes with the day, a Shot what changes with the picture. All are numbered, and the same numbers give "
         "the same picture on every machine.",
         [(out / "people.png", "Six people, balanced over age, gender and skin tone.")],
-        "ipse world preview --people 6 --balance age,gender,skin",
+        "ipse world preview --people 6 --start 20 --balance age,gender,skin",
     )
 
 

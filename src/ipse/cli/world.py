@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -40,7 +41,7 @@ def _world() -> None:
 
 @world.command()
 def preview(
-    people: Annotated[int, typer.Option(min=1, max=200, help="Rows of the sheet.")] = 8,
+    people: Annotated[int, typer.Option(min=1, max=200, help="How many.")] = 8,
     shots: Annotated[int, typer.Option(min=1, max=24, help="Pictures of every Look.")] = 3,
     looks: Annotated[int, typer.Option(min=1, max=12, help="Looks of every person.")] = 2,
     framing: Framing = "portrait",
@@ -52,7 +53,7 @@ def preview(
     out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("people.png"),
     device: Device = "cpu",
 ) -> None:
-    """Look at people: a sheet with one row per person.
+    """Look at people: a sheet of pictures, those of a person side by side.
 
     For example:
 
@@ -65,6 +66,7 @@ def preview(
     from ipse.images import contact_sheet, save_png
     from ipse.world import render
     from ipse.world.recipe import LooksPlan, PeoplePlan, Recipe, ShotsPlan
+    from ipse.world.shot import apparent_yaw
 
     recipe = Recipe(
         framing=framing,
@@ -81,8 +83,11 @@ def preview(
         worn, taken = recipe.look(who, j), recipe.shot(who, j, k)
         pictures.append(render(who, worn, taken, framing, recipe.pixels, device=device).image)
         about = f"{n}: {_about(who)}" if j == k == 0 else f"look {recipe.look_number(j)}" if k == 0 else ""
-        labels.append(f"{about}\n{taken.mood}, {taken.head.yaw:+.0f}°")
-    save_png(contact_sheet(pictures, looks * shots, labels), out, {"Software": "ipse", "Recipe": recipe.to_dict()})
+        labels.append(f"{about}\n{taken.mood}, {round(apparent_yaw(taken)):+d}°")
+    # A person's pictures stay in one row; where they are few, a row holds several people.
+    each = looks * shots
+    columns = each * max(1, round(math.sqrt(len(cells)) / each))
+    save_png(contact_sheet(pictures, columns, labels), out, {"Software": "ipse", "Recipe": recipe.to_dict()})
     typer.echo(f"{out}: {people} people, {len(cells)} pictures")
 
 
