@@ -23,8 +23,13 @@ class Verb(NamedTuple):
 
 
 VERBS = {
+    "cluster": Verb("ipse.cli.cluster:cluster", "Sort the faces of photographs into people nobody has named."),
     "demo": Verb("ipse.cli.demo:demo", "See what ipse does, in pictures and a page."),
+    "enroll": Verb("ipse.cli.enroll:enroll", "Remember somebody from photographs."),
+    "find": Verb("ipse.cli.find:find", "Find the people you enrolled in photographs and videos."),
+    "gallery": Verb("ipse.cli.gallery:gallery", "See, calibrate, move and clear what is remembered."),
     "systems": Verb("ipse.cli.systems:systems", "List the published systems that work here, with their evidence."),
+    "verify": Verb("ipse.cli.verify:verify", "Are these two photographs of one person?"),
     "world": Verb("ipse.cli.world:world", "People who do not exist: pictures, truth and data sets."),
 }
 """Every verb of the command line. To add one, write its module and add its line here."""
