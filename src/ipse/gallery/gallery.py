@@ -33,7 +33,7 @@ from ipse.gallery.rows import (
     to_rows,
     vectors_of,
 )
-from ipse.gallery.search import nearest_people, tend_index
+from ipse.gallery.search import Hit, nearest_people, tend_index
 from ipse.gallery.store import Store, scan
 from ipse.gallery.values import Answer, EncoderSpec, Grouping, Match, Migration, PersonInfo, Threshold
 from ipse.identity import Identity
@@ -476,33 +476,20 @@ class Gallery:
         scale = self.calibration(grouping)
         index = None if exact else self._store.record["index"]
 
-        def query(table: Table) -> list[Answer]:
-            answers = []
-            for vector in queries:
-                hits = nearest_people(
-                    table, vector, k, index=index, where=where, grouping=grouping, metric=self.encoder.metric
-                )
-                answers.append(
-                    Answer(
-                        tuple(
-                            Match(
-                                hit.name,
-                                hit.distance,
-                                self._similarity(hit.distance),
-                                hit.template_id,
-                                threshold is not None and hit.distance <= threshold,
-                                scale.confidence(hit.distance) if scale else None,
-                                json.loads(hit.provenance),
-                            )
-                            for hit in hits
-                        ),
-                        threshold,
-                    )
-                )
-            return answers
+        def match(hit: Hit) -> Match:
+            return Match(
+                hit.name,
+                hit.distance,
+                self._similarity(hit.distance),
+                hit.template_id,
+                threshold is not None and hit.distance <= threshold,
+                scale.confidence(hit.distance) if scale else None,
+                json.loads(hit.provenance),
+            )
 
+        options = {"index": index, "where": where, "grouping": grouping, "metric": self.encoder.metric}
         try:
-            return self._store.read(query)
+            found = self._store.search(lambda table: nearest_people(table, queries, k, **options))
         except GalleryError as error:
             if where is None or error.reason != "damaged":
                 raise
@@ -511,6 +498,7 @@ class Gallery:
                 "Filters are SQL expressions over camera, date, tags, source, name, quality and added.",
                 reason="bad-filter",
             ) from error
+        return [Answer(tuple(map(match, hits)), threshold) for hits in found]
 
     def calibrate(self, fpir: float = 0.01, *, grouping: Grouping = "best") -> Calibration:
         """Find, and store, the threshold under which no more than a share of strangers is taken for somebody.
@@ -882,8 +870,8 @@ def _require_encoder(ours: EncoderSpec, theirs: EncoderSpec | Identity) -> None:
         name = theirs.encoder if isinstance(theirs, Identity) else theirs.name
         error = FingerprintMismatch((ours.name, ours.fingerprint), (name, theirs.fingerprint))
         error.hint = (
-            "To migrate a gallery, encode its stored crops again with Gallery.migrate (ipse gallery migrate), or enroll "
-            "the original images again; templates cannot be converted."
+            "To migrate a gallery, encode its stored crops again with Gallery.migrate (ipse gallery migrate), or "
+            "enroll the original images again; templates cannot be converted."
         )
         raise error
 

@@ -20,7 +20,7 @@ import secrets
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -31,7 +31,7 @@ from ipse.errors import GalleryError, IpseError
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from lancedb.table import Table
+    from lancedb.table import AsyncTable, Table
 
 FORMAT = "ipse.gallery/1"
 RECORD = "gallery.json"
@@ -68,6 +68,7 @@ class Store:
         self._seen: tuple[int, ...] | None = None
         self._record: dict[str, Any] = {}
         self._table: Table | None = None
+        self._async_table: AsyncTable | None = None
         self.refresh()
         self._recover_if_abandoned()
 
@@ -140,7 +141,7 @@ class Store:
                 f"{path} is damaged: {error}.", "Restore it from a backup, or import an export.", reason="damaged"
             ) from error
         if generation != self._record.get("generation"):
-            self._table = None
+            self._close()
         self._record, self._seen = record, seen
 
     def read(self, query: Callable[[Table], Result]) -> Result:
@@ -153,13 +154,33 @@ class Store:
         GalleryError
             If the data cannot be read (reason ``damaged``).
         """
+        return self._retried(lambda: query(self._opened()))
+
+    def search(self, query: Callable[[AsyncTable], Awaitable[Result]]) -> Result:
+        """As `read`, for queries that run side by side.
+
+        Raises
+        ------
+        GalleryError
+            As `read`.
+        """
+        from lancedb.background_loop import LOOP
+
+        async def run() -> Result:
+            if self._async_table is None:
+                self._async_table = await _open_async_table(self.path / self._record["generation"])
+            return await query(self._async_table)
+
+        return self._retried(lambda: LOOP.run(run()))
+
+    def _retried(self, query: Callable[[], Result]) -> Result:
         for attempt in range(5):
             self.refresh()
             before = self._seen
             try:
-                return query(self._opened())
+                return query()
             except (OSError, RuntimeError, ValueError) as error:
-                self._table = None
+                self._close()
                 self.refresh()
                 if self._seen == before or attempt == 4:
                     raise GalleryError(
@@ -189,7 +210,7 @@ class Store:
                 _mark(lock, b"")
                 raise
             except BaseException:
-                self._table = None
+                self._close()
                 raise
             _mark(lock, b"")
 
@@ -223,6 +244,9 @@ class Store:
         if self._table is None:
             self._table = _open_table(self.path / self._record["generation"])
         return self._table
+
+    def _close(self) -> None:
+        self._table = self._async_table = None
 
     def _recover_if_abandoned(self) -> None:
         """Finish or clear away what a killed writer left, unless somebody writes just now or we may not."""
@@ -298,6 +322,13 @@ def _open_table(generation: Path) -> Table:
 
     # Interval 0: every query sees what other processes committed.
     return lancedb.connect(generation, read_consistency_interval=timedelta(0)).open_table(TABLE)
+
+
+async def _open_async_table(generation: Path) -> AsyncTable:
+    import lancedb
+
+    connection = await lancedb.connect_async(generation, read_consistency_interval=timedelta(0))
+    return await connection.open_table(TABLE)
 
 
 def _optimize(table: Table, keep: timedelta) -> None:
