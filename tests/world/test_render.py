@@ -146,7 +146,7 @@ def test_pictures_of_the_person_hold_all_keypoints() -> None:
     t = render(who, look(0, who, fix={"bag": None}), shot(0, "person", fix={"pose.name": "standing"}), "person").truth
     width, height = SIZES["person"]
     assert ((t.keypoints >= 0) & (t.keypoints <= (width, height))).all()
-    x0, y0, x1, y1 = t.body_box
+    _, y0, _, y1 = t.body_box
     assert y1 - y0 > 0.75 * height
     assert t.keypoints[0, 1] < t.keypoints[11, 1] < t.keypoints[15, 1]
 

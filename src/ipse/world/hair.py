@@ -111,9 +111,9 @@ def _cut(person: Person, look: Look) -> _Cut:
         )
     if style == "curly":
         return _Cut(
-            1450,
-            13,
-            0.0085,
+            2100,
+            12,
+            0.0062,
             0.92 * length,
             0.85 * length,
             (0.25 + 0.35 * volume) * min(length, 0.16),

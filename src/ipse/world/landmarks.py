@@ -1,6 +1,7 @@
 """Landmarks of the face as vertices of the fixed mesh, so that every person, expression and pose has them exactly.
 
-Seventy points in the customary order: 17 along the jaw, 5 + 5 on the brows, 9 on the nose, 6 + 6 around the eyes, 12 + 8 on the lips, and the two
+Seventy points in the customary order: 17 along the jaw, 5 + 5 on the brows, 9 on the nose, 6 + 6 around the eyes, 12
++ 8 on the lips, and the two
 pupils. Left and right are those of the image of a face that looks into the camera: point 0 is at the image's left.
 Each point is the mesh vertex nearest to a place on the template's face.
 """
@@ -32,7 +33,14 @@ _NOSE_BASE = ((0.0, 0.6810), (0.0070, 0.6815), (0.0140, 0.6855))
 _LIPS_OUTER_TOP = ((0.0, 0.6672), (0.0065, 0.6692), (0.0155, 0.6660), (0.0250, 0.6612))
 _LIPS_OUTER_BOTTOM = ((0.0, 0.6500), (0.0080, 0.6510), (0.0165, 0.6550))
 _LIPS_INNER = ((0.0210, 0.6611), (0.0090, 0.6612), (0.0, 0.6608))
-_EYE_RIM = ((-0.0125, -0.0008), (-0.0050, 0.0050), (0.0055, 0.0050), (0.0135, 0.0010), (0.0055, -0.0038), (-0.0050, -0.0038))
+_EYE_RIM = (
+    (-0.0125, -0.0008),
+    (-0.0050, 0.0050),
+    (0.0055, 0.0050),
+    (0.0135, 0.0010),
+    (0.0055, -0.0038),
+    (-0.0050, -0.0038),
+)
 
 
 @lru_cache(maxsize=1)

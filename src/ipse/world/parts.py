@@ -95,7 +95,8 @@ class Part:
     Attributes:
         vertices: (N, 3) float32, meters, beside the person's `Rest` body.
         triangles: (M, 3) int32 into `vertices`.
-        anchor: (N,) int32, the body vertex whose skinning weights and expression offset each vertex takes. What sits rigidly
+        anchor: (N,) int32, the body vertex whose skinning weights and expression offset each vertex takes. What sits
+        rigidly
             on the head is anchored to `ipse.world.scene.head_anchor()`.
         material: the surface.
         label: segmentation class, a name of `LABELS`.

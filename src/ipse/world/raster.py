@@ -11,6 +11,9 @@ subsurface scattering [Penner 2011], Kajiya-Kay hair [1989], GGX highlights [Wal
 
 from __future__ import annotations
 
+import os
+import sys
+
 import warp as wp
 
 # No greeting; older versions of Warp have no levels.
@@ -18,15 +21,31 @@ if hasattr(wp.config, "log_level"):
     wp.config.log_level = wp.LOG_WARNING
 else:
     wp.config.quiet = True
+
+
+def _start() -> None:
+    """Start Warp with its native messages held back: without a GPU it complains at every start, from below Python."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            wp.init()
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+_start()
 wp.set_module_options({"enable_backward": False, "fast_math": True})
 
 SKIN, BODY_SKIN, EYE, HAIR, CLOTH, HARD, TEETH, MOUTH, LASH, LENS = range(10)
 """Material kinds, the first column of the material table."""
 
 MATERIAL_COLUMNS = 16
-"""Columns of the material table: kind, gloss (0..1 strength), roughness (0..1), pattern (0 plain, 1 stripes, 2 checks, 3 dots, 4
-print), pattern scale (repeats per meter), second color (3, linear RGB), sheen (0..1), fold amplitude (0..1), seed,
-opacity (lens only); the rest is free."""
+"""Columns of the material table: kind, gloss (0..1 strength), roughness (0..1), pattern (0 plain, 1 stripes, 2 checks,
+3 dots, 4 print), pattern scale (repeats per meter), second color (3, linear RGB), sheen (0..1), fold amplitude (0..1),
+seed, opacity (lens only); the rest is free."""
 
 PLAIN, STRIPES, CHECKS, DOTS, PRINT = range(5)
 
@@ -82,7 +101,8 @@ def project(
 ):
     """To sample coordinates and nearness, which is linear on the screen and grows toward the viewer.
 
-    With perspective, nearness is the inverse depth; without, the third row of `matrix` gives it. It is not positive behind the viewer.
+    With perspective, nearness is the inverse depth; without, the third row of `matrix` gives it. It is not positive
+    behind the viewer.
     """
     i = wp.tid()
     p = vertices[i]
@@ -181,11 +201,13 @@ def rasterize(
 
 @wp.func
 def key_nearness(key: wp.int64) -> float:
+    """Nearness of a key's fragment."""
     return wp.cast(wp.int32(wp.rshift(key, wp.int64(32))), wp.float32)
 
 
 @wp.func
 def key_triangle(key: wp.int64) -> int:
+    """Triangle of a key's fragment."""
     return int(wp.bit_and(key, wp.int64(0xFFFFFFFF)))
 
 
@@ -222,6 +244,7 @@ def occlude(
 
 @wp.func
 def hash3(x: int, y: int, z: int) -> float:
+    """A pseudo-random number in 0..1 per lattice point."""
     h = wp.uint32(x) * wp.uint32(374761393) + wp.uint32(y) * wp.uint32(668265263) + wp.uint32(z) * wp.uint32(2147483647)
     h = wp.bit_xor(h, wp.rshift(h, wp.uint32(13))) * wp.uint32(1274126177)
     h = wp.bit_xor(h, wp.rshift(h, wp.uint32(16)))
@@ -240,7 +263,9 @@ def value_noise(p: wp.vec3) -> float:
     fx = fx * fx * (3.0 - 2.0 * fx)
     fy = fy * fy * (3.0 - 2.0 * fy)
     fz = fz * fz * (3.0 - 2.0 * fz)
-    a = wp.lerp(wp.lerp(hash3(x, y, z), hash3(x + 1, y, z), fx), wp.lerp(hash3(x, y + 1, z), hash3(x + 1, y + 1, z), fx), fy)
+    a = wp.lerp(
+        wp.lerp(hash3(x, y, z), hash3(x + 1, y, z), fx), wp.lerp(hash3(x, y + 1, z), hash3(x + 1, y + 1, z), fx), fy
+    )
     b = wp.lerp(
         wp.lerp(hash3(x, y, z + 1), hash3(x + 1, y, z + 1), fx),
         wp.lerp(hash3(x, y + 1, z + 1), hash3(x + 1, y + 1, z + 1), fx),
@@ -250,27 +275,33 @@ def value_noise(p: wp.vec3) -> float:
 
 
 @wp.func
-def ggx(n: wp.vec3, v: wp.vec3, l: wp.vec3, rough: float) -> float:
+def ggx(n: wp.vec3, v: wp.vec3, toward: wp.vec3, rough: float) -> float:
     """GGX highlight with the Kelemen visibility approximation; no Fresnel."""
-    h = wp.normalize(v + l)
+    h = wp.normalize(v + toward)
     nh = wp.max(wp.dot(n, h), 0.0)
-    lh = wp.max(wp.dot(l, h), 0.05)
+    lh = wp.max(wp.dot(toward, h), 0.05)
     a = rough * rough
     d = nh * nh * (a * a - 1.0) + 1.0
-    return a * a / (3.14159 * d * d + 1.0e-7) * 0.25 / (lh * lh) * wp.max(wp.dot(n, l), 0.0)
+    return a * a / (3.14159 * d * d + 1.0e-7) * 0.25 / (lh * lh) * wp.max(wp.dot(n, toward), 0.0)
 
 
 @wp.func
-def strand_light(t: wp.vec3, v: wp.vec3, l: wp.vec3, shift: float, power: float) -> float:
+def strand_light(t: wp.vec3, v: wp.vec3, toward: wp.vec3, shift: float, power: float) -> float:
     """Kajiya-Kay highlight of a fiber with tangent `t`, moved along the fiber by `shift`."""
-    h = wp.normalize(v + l)
+    h = wp.normalize(v + toward)
     c = wp.dot(t, h) + shift
     return wp.pow(wp.max(1.0 - c * c, 0.0), power)
 
 
 @wp.func
 def shadow(
-    p: wp.vec3, n: wp.vec3, l: wp.vec3, matrix: wp.array(dtype=wp.vec4), keys: wp.array2d(dtype=wp.int64), radius: float, jitter: float
+    p: wp.vec3,
+    n: wp.vec3,
+    toward: wp.vec3,
+    matrix: wp.array(dtype=wp.vec4),
+    keys: wp.array2d(dtype=wp.int64),
+    radius: float,
+    jitter: float,
 ) -> float:
     """Fraction of the key light that reaches `p`: six spiral taps in the light's depth map.
 
@@ -281,7 +312,7 @@ def shadow(
     x = wp.dot(matrix[0], h)
     y = wp.dot(matrix[1], h)
     z = wp.dot(matrix[2], h)
-    slope = 0.0015 + 0.003 * (1.0 - wp.abs(wp.dot(n, l)))
+    slope = 0.0015 + 0.003 * (1.0 - wp.abs(wp.dot(n, toward)))
     lit = float(0.0)
     dx = wp.cos(jitter * 6.2832) * radius
     dy = wp.sin(jitter * 6.2832) * radius
@@ -321,6 +352,8 @@ def sample_texture(texture: wp.array2d(dtype=wp.vec4), u: float, v: float) -> wp
 
 @wp.struct
 class Lighting:
+    """Key, fill and ambient light of a Shot, in linear RGB; directions point toward the light."""
+
     key_direction: wp.vec3
     key_color: wp.vec3
     fill_direction: wp.vec3
@@ -333,6 +366,8 @@ class Lighting:
 
 @wp.struct
 class Eyes:
+    """Both eyeballs in the world, and the look of the iris."""
+
     left_center: wp.vec3
     right_center: wp.vec3
     left_axis: wp.vec3
@@ -347,6 +382,8 @@ class Eyes:
 
 @wp.struct
 class Surface:
+    """A scene's triangles with all that shading reads."""
+
     triangles: wp.array(dtype=wp.vec3i)
     material: wp.array(dtype=wp.int32)
     label: wp.array(dtype=wp.int32)
@@ -378,7 +415,11 @@ def pattern(kind: int, c: wp.vec2, scale: float, seed: float, first: wp.vec3, se
         oy = fy - 0.5
         m = wp.where(ox * ox + oy * oy < 0.07, 1.0, 0.0)
     elif kind == 4:
-        m = wp.where(value_noise(wp.vec3(x * 1.3, y * 1.3, seed)) + 0.5 * value_noise(wp.vec3(x * 3.1, y * 3.1, seed)) > 0.82, 1.0, 0.0)
+        m = wp.where(
+            value_noise(wp.vec3(x * 1.3, y * 1.3, seed)) + 0.5 * value_noise(wp.vec3(x * 3.1, y * 3.1, seed)) > 0.82,
+            1.0,
+            0.0,
+        )
     return wp.lerp(first, second, m)
 
 
@@ -398,6 +439,7 @@ def shade(
     out_normal: wp.array2d(dtype=wp.vec3),
     out_uv: wp.array2d(dtype=wp.vec2),
 ):
+    """Color, class, normal and texture coordinates of every covered sample."""
     y, x = wp.tid()
     key = keys[y, x]
     if key == NO_KEY:
@@ -432,16 +474,16 @@ def shade(
         facing = -facing
     albedo = wa * s.color[i] + wb * s.color[j] + wc * s.color[k]
     coordinate = wa * s.coordinate[i] + wb * s.coordinate[j] + wc * s.coordinate[k]
-    open = wa * s.visibility[i] + wb * s.visibility[j] + wc * s.visibility[k]
+    visible = wa * s.visibility[i] + wb * s.visibility[j] + wc * s.visibility[k]
     m = s.material[t]
     kind = int(s.materials[m, 0])
     if kind == 6 or kind == 7:
-        open = 0.35 + 0.65 * open
+        visible = 0.35 + 0.65 * visible
     gloss = s.materials[m, 1]
     rough = s.materials[m, 2]
     label = s.label[t]
     jitter = hash3(x, y, 7)
-    L = light.key_direction
+    key_light = light.key_direction
 
     if kind == 0:
         # The seam at the back of the head: corners on either side differ by almost a whole turn.
@@ -477,10 +519,10 @@ def shade(
             weave = 0.94 + 0.12 * hash3(int(q[0] * 900.0), int(q[1] * 900.0), int(q[2] * 900.0))
             albedo = albedo * weave
 
-    lit = shadow(p, n, L, light_matrix, light_keys, light.shadow_radius, jitter)
+    lit = shadow(p, n, key_light, light_matrix, light_keys, light.shadow_radius, jitter)
     sky = wp.lerp(light.ground_color, light.sky_color, 0.5 + 0.5 * n[1])
-    ambient = wp.cw_mul(albedo, sky) * open
-    nl = wp.dot(n, L)
+    ambient = wp.cw_mul(albedo, sky) * visible
+    nl = wp.dot(n, key_light)
     nf = wp.max(wp.dot(n, light.fill_direction) * 0.8 + 0.2, 0.0)
     color = wp.vec3(0.0, 0.0, 0.0)
 
@@ -491,12 +533,12 @@ def shade(
         db = wp.max((nl + 0.08) / 1.08, 0.0)
         sr = wp.pow(lit, 0.7)
         diffuse = wp.vec3(dr * sr, dg * lit, db * lit)
-        color = wp.cw_mul(albedo, wp.cw_mul(light.key_color, diffuse) + light.fill_color * nf * open) + ambient
+        color = wp.cw_mul(albedo, wp.cw_mul(light.key_color, diffuse) + light.fill_color * nf * visible) + ambient
         fresnel = 0.028 + 0.35 * wp.pow(1.0 - facing, 5.0)
-        shine = 0.75 * ggx(n, view, L, rough) + 0.25 * ggx(n, view, L, 0.5 * rough)
+        shine = 0.75 * ggx(n, view, key_light, rough) + 0.25 * ggx(n, view, key_light, 0.5 * rough)
         color += light.key_color * (fresnel * gloss * 2.2 * shine * lit)
-        color += light.fill_color * (fresnel * gloss * ggx(n, view, light.fill_direction, rough) * open)
-        color += sky * (0.35 * fresnel * gloss * open)
+        color += light.fill_color * (fresnel * gloss * ggx(n, view, light.fill_direction, rough) * visible)
+        color += sky * (0.35 * fresnel * gloss * visible)
     elif kind == 2:
         center = eyes.left_center
         axis = eyes.left_axis
@@ -521,10 +563,10 @@ def shade(
         albedo = wp.lerp(iris, white, wp.smoothstep(0.44, 0.50, r))
         # The lids shade the ball: darker toward the upper lid and the corners.
         lid = 1.0 - 0.55 * wp.smoothstep(0.05, 0.55, ey) - 0.25 * wp.smoothstep(0.45, 0.9, wp.abs(ex))
-        wrap = wp.max((wp.dot(d, L) + 0.25) / 1.25, 0.0)
+        wrap = wp.max((wp.dot(d, key_light) + 0.25) / 1.25, 0.0)
         color = wp.cw_mul(albedo, light.key_color * (wrap * lit) + light.fill_color * nf + sky * 0.9) * lid
         cornea = wp.normalize(d + 0.45 * axis * wp.smoothstep(0.52, 0.40, r) * 0.0 + d * 0.2)
-        color += light.key_color * (0.06 * ggx(cornea, view, L, 0.16) * (0.3 + 0.7 * lit))
+        color += light.key_color * (0.06 * ggx(cornea, view, key_light, 0.16) * (0.3 + 0.7 * lit))
         color += light.fill_color * (0.03 * ggx(cornea, view, light.fill_direction, 0.2))
         color += sky * (0.03 + 0.25 * wp.pow(1.0 - wp.max(wp.dot(d, view), 0.0), 5.0)) * lid
     elif kind == 3 or kind == 8:
@@ -540,33 +582,35 @@ def shade(
         albedo = albedo * (1.0 + 0.7 * streak)
         ambient = ambient * (1.0 + 0.7 * streak)
         n = wp.normalize(n + 0.9 * (across - 0.5) * wp.cross(tangent, n))
-        nl = wp.dot(n, L)
+        nl = wp.dot(n, key_light)
         shift = 0.16 * streak + 0.05 * (hash3(int(lock), 3, 1) - 0.5)
-        tl = wp.dot(tangent, L)
+        tl = wp.dot(tangent, key_light)
         body = wp.sqrt(wp.max(1.0 - tl * tl, 0.0)) * (0.35 + 0.65 * wp.clamp(nl + 0.25, 0.0, 1.0))
-        color = wp.cw_mul(albedo, light.key_color * (body * lit) + light.fill_color * (0.6 * nf * open)) + ambient
-        shine1 = strand_light(tangent, view, L, shift - 0.08, 60.0)
-        shine2 = strand_light(tangent, view, L, shift + 0.10, 14.0)
+        color = wp.cw_mul(albedo, light.key_color * (body * lit) + light.fill_color * (0.6 * nf * visible)) + ambient
+        shine1 = strand_light(tangent, view, key_light, shift - 0.08, 60.0)
+        shine2 = strand_light(tangent, view, key_light, shift + 0.10, 14.0)
         front = wp.clamp(nl * 1.5 + 0.4, 0.0, 1.0) * lit
-        color += light.key_color * (gloss * 0.06 * shine1 * front) + sky * (0.012 * gloss * open)
+        color += light.key_color * (gloss * 0.06 * shine1 * front) + sky * (0.012 * gloss * visible)
         color += wp.cw_mul(albedo, light.key_color) * (gloss * 0.8 * shine2 * front)
     elif kind == 4:
         d4 = wp.max((nl + 0.1) / 1.1, 0.0)
-        color = wp.cw_mul(albedo, light.key_color * (d4 * lit) + light.fill_color * (nf * open)) + ambient
+        color = wp.cw_mul(albedo, light.key_color * (d4 * lit) + light.fill_color * (nf * visible)) + ambient
         edge = wp.pow(1.0 - facing, 4.0) * s.materials[m, 8]
-        color += wp.cw_mul(wp.lerp(albedo, wp.vec3(1.0, 1.0, 1.0), 0.3), sky + light.key_color * (0.3 * lit)) * (edge * open)
-        color += light.key_color * (0.04 * gloss * ggx(n, view, L, rough) * lit)
+        color += wp.cw_mul(wp.lerp(albedo, wp.vec3(1.0, 1.0, 1.0), 0.3), sky + light.key_color * (0.3 * lit)) * (
+            edge * visible
+        )
+        color += light.key_color * (0.04 * gloss * ggx(n, view, key_light, rough) * lit)
     else:
         d5 = wp.max(nl, 0.0)
         if kind == 6:
             d5 = wp.max(d5, 0.45)
             lit = wp.max(lit, 0.5)
-        color = wp.cw_mul(albedo, light.key_color * (d5 * lit) + light.fill_color * (nf * open)) + ambient
+        color = wp.cw_mul(albedo, light.key_color * (d5 * lit) + light.fill_color * (nf * visible)) + ambient
         fresnel5 = 0.05 + 0.6 * wp.pow(1.0 - facing, 5.0)
-        color += light.key_color * (fresnel5 * gloss * 2.0 * ggx(n, view, L, rough) * lit)
-        color += sky * (fresnel5 * gloss * open)
+        color += light.key_color * (fresnel5 * gloss * 2.0 * ggx(n, view, key_light, rough) * lit)
+        color += sky * (fresnel5 * gloss * visible)
         if kind == 6 or kind == 7:
-            # Occlusion was measured with the mouth closed; an open one lets light in, less so toward the throat.
+            # Occlusion was measured with the mouth closed; an visible one lets light in, less so toward the throat.
             color = color * wp.where(kind == 6, 1.0, 0.6)
 
     out_color[y, x] = color
@@ -620,7 +664,8 @@ def blend_lens(
             v = ((c[0] - px) * (a[1] - py) - (c[1] - py) * (a[0] - px)) * inv
             q = 1.0 - u - v
             if u >= 0.0 and v >= 0.0 and q > 0.0:
-                if u * a[2] + v * b[2] + q * c[2] > key_nearness(keys[y, x]):
+                nearer = u * a[2] + v * b[2] + q * c[2] > key_nearness(keys[y, x])
+                if nearer:
                     p = u * vertices[i] + v * vertices[j] + q * vertices[k]
                     n = wp.normalize(u * normals[i] + v * normals[j] + q * normals[k])
                     view = wp.normalize(light.eye - p)

@@ -22,7 +22,12 @@ from ipse.world.scene import Scene, depth_map, orthographic, scene, vertex_norma
 from ipse.world.shot import Shot
 from ipse.world.skin import to_linear, to_srgb
 
-SIZES: dict[str, tuple[int, int]] = {"portrait": (128, 128), "bust": (256, 256), "person": (128, 256), "ear": (128, 128)}
+SIZES: dict[str, tuple[int, int]] = {
+    "portrait": (128, 128),
+    "bust": (256, 256),
+    "person": (128, 256),
+    "ear": (128, 128),
+}
 """Default width and height of each framing."""
 
 _REGION = {"portrait": "head", "bust": "bust", "person": "person", "ear": "head"}
@@ -61,7 +66,8 @@ class Truth:
         person, look, shot: the three values the picture was made from.
         framing: ``portrait``, ``bust``, ``person`` or ``ear``.
         camera: where and how the picture was taken.
-        parts: (H, W) uint8, segmentation class per pixel (`ipse.world.LABELS`), occluders included; depth, normals and uv are those of
+        parts: (H, W) uint8, segmentation class per pixel (`ipse.world.LABELS`), occluders included; depth, normals
+        and uv are those of
             the scene behind an occluder.
         depth: (H, W) float32, meters along the camera's axis; 0 where the background is.
         normals: (H, W, 3) float32, world coordinates; zero where the background is.
@@ -69,7 +75,8 @@ class Truth:
         five: (5, 2) float32 pixels, `five_visible` (5,) bool; order `FIVE_NAMES`.
         dense: (70, 2) float32 pixels, `dense_visible` (70,) bool; see `ipse.world.landmarks`.
         keypoints: (17, 2) float32 pixels, COCO order, `keypoints_visible` (17,) bool: in the picture and not hidden.
-        face_box: x0, y0, x1, y1 of the dense landmarks, pixels, uncut; `body_box` of all that belongs to the person, cut to the
+        face_box: x0, y0, x1, y1 of the dense landmarks, pixels, uncut; `body_box` of all that belongs to the person,
+        cut to the
             picture; None where nothing of the person shows.
     """
 
@@ -118,7 +125,9 @@ def render(
     """Take a picture of a person.
 
     Args:
-        person, look, shot: who, in what, and how the picture is taken.
+        person: who.
+        look: in what.
+        shot: how the picture is taken.
         framing: ``portrait`` (the aligned face), ``bust``, ``person`` (the whole body) or ``ear``.
         size: pixels, one number for squares or (width, height); default `SIZES[framing]`.
         supersample: samples per pixel along each axis (anti-aliasing).
@@ -283,8 +292,10 @@ def _camera(shot: Shot, framing: str, width: int, height: int, posed: _Posed) ->
     roll = spec.roll_deg
     camera = Camera(intrinsic, extrinsic)
     if framing == "portrait":
-        # After the crop rule of FFHQ (Karras 2019, appendix C): from eye and mouth points, turned upright, half a side of
-        # max(2 x eye distance, 1.8 x eye-to-mouth distance), which holds for profiles too; an eighth wider for the hair. The points
+        # After the crop rule of FFHQ (Karras 2019, appendix C): from eye and mouth points, turned upright, half a
+        # side of
+        # max(2 x eye distance, 1.8 x eye-to-mouth distance), which holds for profiles too; an eighth wider for the
+        # hair. The points
         # are those of the neutral face: an open mouth must not shrink the head.
         p = camera.project(posed.neutral)[:, :2]
         across = p[1] - p[0]
@@ -354,7 +365,7 @@ def kelvin_color(temperature: float) -> np.ndarray:
 
 def _lighting(shot: Shot, camera: Camera) -> tuple[raster.Lighting, np.ndarray]:
     spec = shot.light
-    right, down, forward = camera.extrinsic[:, :3]
+    right, _, forward = camera.extrinsic[:, :3]
     level = np.array([forward[0], 0.0, forward[2]])
     level /= max(np.linalg.norm(level), 1e-6)
     a, e = np.radians(spec.key_azimuth_deg), np.radians(spec.key_elevation_deg)
@@ -376,9 +387,11 @@ def _lighting(shot: Shot, camera: Camera) -> tuple[raster.Lighting, np.ndarray]:
 
 
 def _camera_response(color: np.ndarray, label: np.ndarray, light: raster.Lighting) -> np.ndarray:
-    """Gain (3,) per channel that a camera would choose: exposure metered on the face, and most of the light's tint removed.
+    """Gain (3,) per channel that a camera would choose: exposure metered on the face, and most of the light's tint
+    removed.
 
-    Metering on faces is what phones do; without it dark skin, and faces under a hat, would be systematically underexposed.
+    Metering on faces is what phones do; without it dark skin, and faces under a hat, would be systematically
+    underexposed.
     """
     here = label == LABEL["face"]
     if here.sum() < 0.01 * here.size:
@@ -457,7 +470,19 @@ def _draw(
         wp.launch(
             raster.blend_lens,
             made.lenses,
-            [screen, vertices, normals, made.surface, light, made.opaque, keys, color, label, LABEL["glasses"], backdrop],
+            [
+                screen,
+                vertices,
+                normals,
+                made.surface,
+                light,
+                made.opaque,
+                keys,
+                color,
+                label,
+                LABEL["glasses"],
+                backdrop,
+            ],
             device=device,
         )
     gain = _camera_response(color.numpy(), label.numpy(), light)
@@ -499,7 +524,7 @@ def _picture(
         parts[hidden] = LABEL["occluder"]
     image = degrade(image, shot.degrade, seed=made.person.number)
 
-    def seen(points: np.ndarray, slack: float) -> tuple[np.ndarray, np.ndarray]:
+    def seen(points: np.ndarray, slack: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         p = camera.project(points)
         x, y = np.floor(p[:, 0]).astype(int), np.floor(p[:, 1]).astype(int)
         inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
@@ -513,8 +538,8 @@ def _picture(
 
     dense, dense_visible = seen(posed.dense, 0.008)
     five, five_visible = seen(posed.five, 0.012)
-    # Body keypoints lie inside the limbs.
-    keypoints, keypoints_visible = seen(posed.keypoints, 0.16)
+    # Body keypoints lie inside the limbs, those of the head just under the skin.
+    keypoints, keypoints_visible = seen(posed.keypoints, np.repeat([0.035, 0.16], [5, len(posed.keypoints) - 5]))
     box = None
     if len(body_rows):
         x, y = body_columns, body_rows

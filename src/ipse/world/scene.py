@@ -1,6 +1,7 @@
 """A person in a Look as one scene: all parts joined, bound to the body, with ambient occlusion, ready for any Shot.
 
-Everything here depends on Person and Look alone and is kept for the next Shot of the same pair: pictures of one person cost their
+Everything here depends on Person and Look alone and is kept for the next Shot of the same pair: pictures of one
+person cost their
 geometry once.
 """
 
@@ -11,6 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 import warp as wp
+from scipy.spatial import cKDTree
 
 from ipse.world import raster
 from ipse.world.body import Rest, body
@@ -19,13 +21,14 @@ from ipse.world.hair import hair_parts
 from ipse.world.look import Look
 from ipse.world.parts import LABEL, Material, Part
 from ipse.world.person import Person
-from ipse.world.skin import paint, texture_coordinates, to_linear, tone_color
+from ipse.world.skin import paint, texture_coordinates, tone_color
 from ipse.world.worn import worn_parts
 
 REGIONS = {"head": 0.40, "bust": 0.20, "person": -9.0}
-"""Per region the template height (meters) below which geometry is left out, because no picture of that framing shows it."""
+"""Per region the template height (meters) below which geometry is left out, because no picture of that framing shows
+it."""
 
-_SKY = 14
+_SKY = 13
 """Directions of the ambient occlusion."""
 
 
@@ -103,7 +106,7 @@ def body_parts(person: Person, look: Look, rest: Rest) -> list[Part]:
         _piece(rest, pieces["head"], replace(skin, kind=raster.SKIN), "face", color, keep),
         _piece(rest, pieces["ears"], skin, "ears", ears),
         _piece(rest, pieces["body"], skin, "skin", color, keep),
-        _piece(rest, pieces["mouth"], Material(raster.MOUTH, gloss=0.3, roughness=0.3), "mouth", gum),
+        _cavity(_piece(rest, pieces["mouth"], Material(raster.MOUTH, gloss=0.3, roughness=0.3), "mouth", gum)),
         _piece(rest, pieces["eyes"], Material(raster.EYE), "eyes", np.ones(3, np.float32)),
         _teeth(_piece(rest, pieces["teeth"], Material(raster.TEETH, gloss=0.5, roughness=0.25), "mouth", _TOOTH)),
         _piece(
@@ -119,11 +122,33 @@ def body_parts(person: Person, look: Look, rest: Rest) -> list[Part]:
 _TOOTH = np.array([0.62, 0.57, 0.47], np.float32)
 
 
+@lru_cache(maxsize=1)
+def _mouth_depth() -> np.ndarray:
+    """(V,) 0 at the lips, 1 from seven millimeters behind them on: how far inside the mouth a vertex of its walls
+    is.
+    """
+    b = body()
+    wall = b.mask("inside_mouth") > 0.5
+    skin = np.unique(b.triangles[_body_pieces()["head"]])
+    rim = skin[wall[skin] | (b.mask("lips")[skin] > 0.3)]
+    out = np.zeros(len(b.template), np.float32)
+    inside = np.flatnonzero(wall)
+    distance, _ = cKDTree(b.template[rim]).query(b.template[inside])
+    out[inside] = np.clip(distance / 0.007, 0, 1)
+    return out
+
+
+def _cavity(part: Part) -> Part:
+    """Walls of the mouth drawn back: shapes of the face do not move them, and they would show through thin cheeks."""
+    back = np.array([0.0, 0.0, -0.009], np.float32) * _mouth_depth()[part.anchor][:, None]
+    return replace(part, vertices=part.vertices + back)
+
+
 def _teeth(part: Part) -> Part:
     """Teeth drawn in a little: the helper rows are wider than the narrowest jaws of the shape space."""
     center = part.vertices.mean(0)
-    drawn = (part.vertices - center) * np.array([0.84, 0.95, 0.9], np.float32) + center - np.array([0, 0, 0.004], np.float32)
-    return replace(part, vertices=drawn)
+    drawn = (part.vertices - center) * np.array([0.82, 0.92, 0.9], np.float32) + center
+    return replace(part, vertices=drawn - np.array([0, 0, 0.006], np.float32))
 
 
 @dataclass
@@ -159,9 +184,11 @@ def join(parts: list[Part], texture: np.ndarray, texture_label: np.ndarray, cut:
         if not chosen.any():
             continue
         triangles = triangles[chosen]
-        used = np.unique(triangles)
+        needed = np.zeros(len(part.vertices), bool)
+        needed[triangles] = True
         if part.toward is not None:
-            used = np.unique(np.concatenate([used, part.toward[used]]))
+            needed[part.toward[needed]] = True
+        used = np.flatnonzero(needed)
         new = np.full(len(part.vertices), -1, np.int32)
         new[used] = np.arange(len(used)) + offset
         n, m = len(used), len(triangles)
@@ -205,22 +232,25 @@ def join(parts: list[Part], texture: np.ndarray, texture_label: np.ndarray, cut:
 
 
 def sky_directions(count: int) -> np.ndarray:
-    """`count` unit vectors, evenly over the sphere but for its lowest fifth (Fibonacci lattice): the sky as the floor lets it through."""
-    k = (np.arange(count) + 0.5) / count
-    y = 1 - 1.6 * k
+    """`count` unit vectors, evenly over the sphere (Fibonacci lattice). Light comes from the ground too, only less."""
+    y = 1 - 2 * (np.arange(count) + 0.5) / count
     phi = np.arange(count) * np.pi * (3 - np.sqrt(5))
-    r = np.sqrt(np.maximum(1 - y * y, 0))
+    r = np.sqrt(1 - y * y)
     return np.stack([r * np.cos(phi), y, r * np.sin(phi)], 1)
 
 
 def orthographic(direction: np.ndarray, low: np.ndarray, high: np.ndarray, size: int) -> np.ndarray:
-    """Rows (3, 4) that map the box `low`..`high` into a depth map of `size` samples, seen from `direction`; the third row is
-    nearness in meters."""
+    """Rows (3, 4) that map the box `low`..`high` into a depth map of `size` samples, seen from `direction`; the
+    third row is
+    nearness in meters.
+    """
     z = -direction / np.linalg.norm(direction)
     x = np.cross(z, [0.0, 1.0, 0.0] if abs(z[1]) < 0.95 else [1.0, 0.0, 0.0])
     x /= np.linalg.norm(x)
     axes = np.stack([x, np.cross(z, x), z])
-    corners = np.array([[(low, high)[i][0], (low, high)[j][1], (low, high)[k][2]] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
+    corners = np.array(
+        [[(low, high)[i][0], (low, high)[j][1], (low, high)[k][2]] for i in (0, 1) for j in (0, 1) for k in (0, 1)]
+    )
     p = corners @ axes.T
     lo, hi = p.min(0), p.max(0)
     scale = (size - 2) / max(hi[0] - lo[0], hi[1] - lo[1])
@@ -276,7 +306,8 @@ def _visibility(scene: Scene) -> wp.array:
             [seen, total],
             device=scene.device,
         )
-    open_ = (seen.numpy() + 0.02) / (total.numpy() + 0.02)
+    # The prior keeps a vertex that few directions reach from turning black by their accident.
+    open_ = (seen.numpy() + 0.12) / (total.numpy() + 0.12)
     return wp.array(open_.astype(np.float32), dtype=wp.float32, device=scene.device)
 
 

@@ -386,7 +386,7 @@ def _expression(draws: Draws, mood: str) -> dict[str, float]:
     small = dict(zip(_MICRO, draws.uniforms("expression/micro", len(_MICRO)), strict=True))
     strengths: dict[str, float] = {}
     for action, u in zip(ACTIONS, each, strict=True):
-        strength = preset.get(action, 0.0) * (0.55 + 0.5 * whole) * (0.9 + 0.2 * u)
+        strength = preset.get(action, 0.0) * (0.7 + 0.35 * whole) * (0.9 + 0.2 * u)
         strength += _MICRO.get(action, 0.0) * small.get(action, 0.0) ** 2
         if strength > 0.003:
             strengths[action] = clip(strength, 0, 1)
@@ -447,9 +447,11 @@ def _camera(draws: Draws, framing: str, hard: bool) -> Camera:
             elevation_deg=draws.number("camera.elevation_deg", lambda u: -2 + (40 if hard else 24) * u * u),
             roll_deg=draws.normal("camera.roll_deg", 0, 1.2, -5, 5),
         )
+    nearest = 0.6 if hard else 1.1
     return Camera(
         focal_mm=draws.number("camera.focal_mm", lambda u: 35 * (135 / 35) ** u),
-        distance_m=draws.number("camera.distance_m", lambda u: (0.6 if hard else 1.1) * (4 / (0.6 if hard else 1.1)) ** u),
+        # Nearer than a meter is a selfie, whose perspective changes a face as much as another expression does.
+        distance_m=draws.number("camera.distance_m", lambda u: nearest * (4 / nearest) ** u),
         azimuth_deg=draws.settle("camera.azimuth_deg", 0.0, draws.uniforms("camera.azimuth_deg", 1)[0]),
         elevation_deg=draws.normal("camera.elevation_deg", 1, 10 if hard else 4, -25, 35),
         roll_deg=draws.normal("camera.roll_deg", 0, 1.5, -8, 8),

@@ -1,6 +1,7 @@
 """The skin of the head, painted: what the geometry does not carry.
 
-The texture lives on a cylinder around the template's head, so that one set of painted regions (lips, brows, beard, cheeks,
+The texture lives on a cylinder around the template's head, so that one set of painted regions (lips, brows, beard,
+cheeks,
 hairline …) serves every person: the mesh's fixed topology carries them to each face. Colors are linear reflectances.
 """
 
@@ -22,7 +23,8 @@ TOP, BOTTOM = 0.865, 0.575
 AXIS_Z = 0.035
 """The cylinder's axis stands at x = 0 and this z of the template."""
 
-# Diffuse reflectance (sRGB, 0..255) at Monk tones 1..10: ordered as the Monk scale's swatches, as skin measures under neutral light
+# Diffuse reflectance (sRGB, 0..255) at Monk tones 1..10: ordered as the Monk scale's swatches, as skin measures
+# under neutral light
 # rather than as the swatches print.
 _TONES = np.array(
     [
@@ -42,7 +44,7 @@ _TONES = np.array(
 
 
 def to_linear(rgb: np.ndarray | tuple[float, float, float]) -> np.ndarray:
-    """sRGB 0..1 to linear light."""
+    """Linear light of sRGB 0..1."""
     c = np.asarray(rgb, np.float32)
     return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4).astype(np.float32)
 
@@ -69,7 +71,8 @@ def texture_coordinates(points: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def canvas() -> dict[str, np.ndarray]:
-    """Template geometry behind every texel: `point` (H, W, 3), masks `lips`, `eyelids`, `face` (H, W), and noise fields.
+    """Template geometry behind every texel: `point` (H, W, 3), masks `lips`, `eyelids`, `face` (H, W), and noise
+    fields.
 
     Noise fields have zero mean, unit deviation and wrap around at all edges, so that rolling one gives another.
     """
@@ -148,28 +151,35 @@ def blob(point: np.ndarray, center: tuple[float, float, float], size: tuple[floa
     return np.exp(-0.5 * (x * x + y * y + z * z))
 
 
+_HAIRLINE = np.array(
+    [
+        # Azimuth in degrees, template height of the hairline, and how far full recession moves it up (in 35 mm).
+        (0, 0.8045, 0.6),
+        (25, 0.803, 0.9),
+        (45, 0.790, 1.3),
+        (60, 0.770, 0.8),
+        (72, 0.738, 0.0),
+        (84, 0.732, 0.0),
+        (95, 0.752, 0.0),
+        (118, 0.735, 0.0),
+        (135, 0.680, 0.0),
+        (155, 0.655, 0.0),
+        (180, 0.650, 0.0),
+    ]
+)
+
+
+def _hairline(point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Height of the hairline below or above template points (..., 3), and how far full recession raises it; meters."""
+    azimuth = np.abs(np.degrees(np.arctan2(point[..., 0], point[..., 2] - AXIS_Z)))
+    at, height, raised = _HAIRLINE.T
+    return np.interp(azimuth, at, height), 0.035 * np.interp(azimuth, at, raised)
+
+
 def scalp(point: np.ndarray, recession: float = 0.0) -> np.ndarray:
     """How far inside the hairy scalp template points (..., 3) lie, in meters: positive is hair, negative is skin."""
-    azimuth = np.abs(np.degrees(np.arctan2(point[..., 0], point[..., 2] - AXIS_Z)))
-    back = recession * 0.035
-    line = np.interp(
-        azimuth,
-        [0, 25, 45, 60, 72, 84, 95, 118, 135, 155, 180],
-        [
-            0.8045 + 0.6 * back,
-            0.803 + 0.9 * back,
-            0.790 + 1.3 * back,
-            0.770 + 0.8 * back,
-            0.738,
-            0.732,
-            0.752,
-            0.735,
-            0.680,
-            0.655,
-            0.650,
-        ],
-    )
-    return point[..., 1] - line
+    height, raised = _hairline(point)
+    return point[..., 1] - height - recession * raised
 
 
 def beard_zone(point: np.ndarray, style: str) -> np.ndarray:
@@ -232,8 +242,20 @@ def zones() -> dict[str, np.ndarray]:
         "rim": smoothstep(0.25, 0.8, c["eyelids"]),
         "oil": oil.clip(0, 1),
     }
+    height, raised = _hairline(point)
+    made |= {"inside": point[..., 1] - height, "recede": raised}
     made |= {f"beard_{style}": beard_zone(point, style) for style in ("stubble", "full", "moustache", "goatee")}
     return {k: v.astype(np.float32) for k, v in made.items()}
+
+
+@lru_cache(maxsize=1)
+def _windows() -> dict[str, tuple[slice, slice]]:
+    """Per region the rows and columns outside which it is nothing: painting elsewhere would be wasted."""
+    out = {}
+    for name, weight in zones().items():
+        rows, columns = np.nonzero(np.abs(weight) > 0.004)
+        out[name] = (slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1))
+    return out
 
 
 @lru_cache(maxsize=8)
@@ -243,8 +265,7 @@ def paint(person: Person, look: Look) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         (H, W, 4) float32: linear reflectance and gloss; and (H, W) int32: the segmentation class of every texel.
     """
-    c, zone, skin, makeup = canvas(), zones(), person.skin, look.makeup
-    point = c["point"]
+    c, zone, windows, skin, makeup = canvas(), zones(), _windows(), person.skin, look.makeup
     rng = np.random.default_rng([person.number, 1])
     base = tone_color(skin.tone, skin.undertone)
     light = float(base.mean())
@@ -259,31 +280,38 @@ def paint(person: Person, look: Look) -> tuple[np.ndarray, np.ndarray]:
     grain = (0.012 + 0.02 * skin.roughness) * fine + 0.035 * skin.roughness * pores
     density[:] = -(blotches + grain)[..., None]
 
-    def darken(weight: np.ndarray, red: float, green: float, blue: float) -> None:
+    def darken(name: str, strength: np.ndarray | float, red: float, green: float, blue: float) -> None:
+        at = windows[name]
+        weight = zone[name][at] * (strength[at] if isinstance(strength, np.ndarray) else strength)
         for channel, amount in enumerate((red, green, blue)):
-            density[..., channel] += amount * weight
+            density[(*at, channel)] += amount * weight
 
     # Blood shows where the skin is thin; on dark skin less.
-    darken(zone["blood"] * (1 + 0.25 * medium) * ((0.45 + 0.9 * skin.redness) * (0.35 + 1.3 * light)), 0.05, 0.30, 0.25)
-    darken(zone["socket"] * (0.05 + 0.75 * skin.circles) + zone["inner"], 0.7, 0.8, 0.6)
+    darken("blood", (1 + 0.25 * medium) * ((0.45 + 0.9 * skin.redness) * (0.35 + 1.3 * light)), 0.05, 0.30, 0.25)
+    darken("socket", 0.05 + 0.75 * skin.circles, 0.7, 0.8, 0.6)
+    darken("inner", 1.0, 0.7, 0.8, 0.6)
     if skin.freckles > 0.02:
-        spots = smoothstep(1.5 - 0.4 * skin.freckles, 2.3 - 0.4 * skin.freckles, 0.75 * fine + 0.5 * hairs + 0.3 * medium)
-        darken((0.25 + 0.35 * skin.freckles) * spots * zone["freckles"], 0.30, 0.50, 0.65)
+        spots = smoothstep(
+            1.5 - 0.4 * skin.freckles, 2.3 - 0.4 * skin.freckles, 0.75 * fine + 0.5 * hairs + 0.3 * medium
+        )
+        darken("freckles", (0.25 + 0.35 * skin.freckles) * spots, 0.30, 0.50, 0.65)
     if skin.wrinkles > 0.03:
-        darken(0.75 * skin.wrinkles * zone["lines"], 0.85, 1.1, 1.2)
+        darken("lines", 0.75 * skin.wrinkles, 0.85, 1.1, 1.2)
     for mark in skin.moles:
-        darken(_mole(mark), 1.3, 1.9, 2.2)
-    darken((0.18 + 0.95 * makeup.liner) * zone["rim"], 1.3, 1.5, 1.5)
+        rows, columns, spot = _mole(mark)
+        density[rows, columns] += spot[..., None] * np.array([1.3, 1.9, 2.2], np.float32)
+    darken("rim", 0.18 + 0.95 * makeup.liner, 1.3, 1.5, 1.5)
     if makeup.blush > 0:
-        darken(makeup.blush * zone["blush"], 0.04, 0.48, 0.36)
+        darken("blush", makeup.blush, 0.04, 0.48, 0.36)
     shaved = 0.17 * person.beard_density * (0.4 + light)
     if shaved > 0.01:
-        darken(zone["beard_stubble"], shaved, 0.85 * shaved, 0.6 * shaved)
+        darken("beard_stubble", shaved, 1.0, 0.85, 0.6)
     albedo = base * np.exp(-density)
 
-    def cover(weight: np.ndarray, color: np.ndarray) -> None:
-        w = weight[..., None]
-        albedo[...] = albedo + (color - albedo) * w
+    def cover(weight: np.ndarray, color: np.ndarray, name: str | None = None) -> None:
+        at = windows[name] if name else (slice(None), slice(None))
+        part = albedo[at]
+        part += ((color[at] if color.ndim == 3 else color) - part) * weight[at][..., None]
 
     for mark in skin.scars:
         pale = np.minimum(base * 1.25 + 0.06, 0.9) * np.array([1.05, 0.92, 0.92], np.float32)
@@ -294,22 +322,23 @@ def paint(person: Person, look: Look) -> tuple[np.ndarray, np.ndarray]:
     painted = makeup.lipstick is not None
     if painted:
         lip = lip + (to_linear(makeup.lipstick.rgb) - lip) * np.float32(makeup.lipstick_strength)
-    cover(zone["lips"] * (0.9 if painted else 0.72), lip * np.exp(0.05 * fine + 0.03 * hairs)[..., None])
+    cover(zone["lips"] * (0.9 if painted else 0.72), lip * np.exp(0.05 * fine + 0.03 * hairs)[..., None], "lips")
     if makeup.shadow is not None:
-        cover(0.5 * makeup.shadow_strength * zone["shadow"], to_linear(makeup.shadow.rgb))
+        cover(0.5 * makeup.shadow_strength * zone["shadow"], to_linear(makeup.shadow.rgb), "shadow")
 
     # Brows, a tint under the beard, the shaved scalp and what lies under the hair.
     grown = to_linear(beard_color(person).rgb)
     brows = _brows(person, hairs, fine)
     cover(brows, grown * (0.75 - 0.45 * person.brows.darkness) + 0.004)
-    inside = scalp(point, person.hair.recession)
+    inside = zone["inside"] - person.hair.recession * zone["recede"]
     amount = {"bald": 0.08, "buzz": 0.72}.get(look.hair.style, 0.9) * person.hair.density
     hairy = amount * smoothstep(-0.004, 0.006, inside + 0.0018 * fine) * (0.95 + 0.08 * hairs)
     cover(hairy.clip(0, 0.97), to_linear(hair_color(person, look).rgb) * 0.7)
     if look.beard.style != "none":
         depth = {"stubble": 0.42}.get(look.beard.style, 0.8) * (0.4 + 0.6 * person.beard_density)
         dots = 0.85 + 0.22 * hairs + 0.12 * pores
-        cover((depth * zone[f"beard_{look.beard.style}"] * dots).clip(0, 0.95), grown * 0.6)
+        name = f"beard_{look.beard.style}"
+        cover((depth * zone[name] * dots).clip(0, 0.95), grown * 0.6, name)
 
     gloss = (0.35 + 0.55 * skin.oiliness) * (0.55 + 0.45 * zone["oil"]) * (1 + 0.25 * fine)
     gloss += ((1.4 if painted else 0.95) - gloss) * zone["lips"]
@@ -328,11 +357,17 @@ def _place(mark: Mark) -> tuple[float, float]:
     return 0.060 * mark.u, 0.705 + 0.088 * mark.v
 
 
-def _mole(mark: Mark) -> np.ndarray:
-    point = canvas()["point"]
+def _mole(mark: Mark) -> tuple[slice, slice, np.ndarray]:
+    """Rows and columns of the texture around a mole, and its strength there."""
     x, y = _place(mark)
-    distance = np.hypot(point[..., 0] - x, point[..., 1] - y) + (point[..., 2] < 0.03)
-    return mark.strength * smoothstep(1.25, 0.75, distance / (mark.size_mm / 2000))
+    half = mark.size_mm / 2000
+    point = canvas()["point"]
+    distance = np.hypot(point[::4, ::4, 0] - x, point[::4, ::4, 1] - y) + (point[::4, ::4, 2] < 0.03)
+    row, column = (4 * int(i) for i in np.unravel_index(np.argmin(distance), distance.shape))
+    rows, columns = (slice(max(i - 12, 0), i + 13) for i in (row, column))
+    near = point[rows, columns]
+    distance = np.hypot(near[..., 0] - x, near[..., 1] - y) + (near[..., 2] < 0.03)
+    return rows, columns, mark.strength * smoothstep(1.25, 0.75, distance / half)
 
 
 def _scar(mark: Mark) -> np.ndarray:
