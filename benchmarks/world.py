@@ -218,7 +218,9 @@ def identity(evidence: Evidence, start: int, count: int, workers: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--only", choices=("first", "speed", "memory", "identity", "profile"), help="one part; nothing is written"
+        "--only",
+        choices=("first", "speed", "memory", "identity", "profile"),
+        help="one part; the figures of the others are kept",
     )
     parser.add_argument("--start", type=int, default=900_000, help="number of the first person before the judge")
     parser.add_argument("--people", type=int, default=200)
@@ -277,8 +279,8 @@ def main() -> None:
     for figure in evidence.figures:
         interval = "" if figure["ci95"] is None else f"  [{figure['ci95'][0]:.2f}, {figure['ci95'][1]:.2f}]"
         console.print(f"{figure['name']:48s} {figure['value']:8.2f} {figure['unit']}{interval}")
-    if args.only is None:
-        console.print(f"written: {evidence.write()}")
+    if args.start >= 900_000:
+        console.print(f"written: {evidence.write(update=args.only is not None)}")
 
 
 if __name__ == "__main__":

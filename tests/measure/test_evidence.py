@@ -2,6 +2,7 @@ import getpass
 import json
 import platform
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,3 +106,19 @@ def test_intervals_need_two_identities():
         bootstrap_ci([])
     with pytest.raises(ValueError, match="one for each"):
         bootstrap_ci([1, 2, 3], ["a", "b"])
+
+
+def test_updating_keeps_what_was_not_measured_again(tmp_path: Path) -> None:
+    first = Evidence("speed", seeds=[1], command="run both")
+    first.add("speed.slow", 1.0, n=3, note="cold")
+    first.add("speed.fast", 2.0, n=3)
+    first.write(tmp_path)
+    second = Evidence("speed", seeds=[2], command="run fast")
+    second.add("speed.fast", 3.0, n=5)
+    record = json.loads(second.write(tmp_path, update=True).read_text())
+    figures = {figure["name"]: figure for figure in record["figures"]}
+    assert figures["speed.fast"]["value"] == 3.0 and figures["speed.slow"]["value"] == 1.0
+    assert "cold" in figures["speed.slow"]["note"] and "`run both`" in figures["speed.slow"]["note"]
+    (tmp_path / "speed.json").write_text("[]")
+    with pytest.raises(DataError, match="not a results file"):
+        second.write(tmp_path, update=True)

@@ -14,6 +14,7 @@ from ipse.world.person import (
     AGE_GROUPS,
     BALANCE,
     SHAPE_FAMILIES,
+    SHAPE_LIMIT,
     SHAPE_NAMES,
     SKIN_GROUPS,
     Person,

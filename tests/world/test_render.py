@@ -1,4 +1,4 @@
-"""Pictures and their truth: the truth of one kind must agree with that of every other, and with the values behind it."""
+"""Pictures and their truth: each kind of truth must agree with every other, and with the values behind it."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,15 @@ from ipse.errors import WorldError
 from ipse.world import LABELS, SIZES, Picture, look, person, render, shot
 from ipse.world.landmarks import DENSE_GROUPS
 
-CLEAR = {"occluder": None, "head.roll": 0, "head.pitch": 0, "head.yaw": 0, "gaze.yaw": 0, "gaze.pitch": 0, "mood": "neutral"}
+CLEAR = {
+    "occluder": None,
+    "head.roll": 0,
+    "head.pitch": 0,
+    "head.yaw": 0,
+    "gaze.yaw": 0,
+    "gaze.pitch": 0,
+    "mood": "neutral",
+}
 BARE = {"hat": None, "glasses": None, "mask": None, "scarf": None, "hair.style": "buzz", "beard.style": "none"}
 
 
@@ -94,7 +102,9 @@ def test_a_turned_head_hides_the_far_side(frontal: Picture) -> None:
 
 def test_look_and_light_do_not_move_the_face(frontal: Picture) -> None:
     t = frontal.truth
-    other = render(t.person, look(7, t.person), t.shot.replace(**{"light.key_azimuth_deg": -90.0, "background.kind": "sky"}))
+    other = render(
+        t.person, look(7, t.person), t.shot.replace(**{"light.key_azimuth_deg": -90.0, "background.kind": "sky"})
+    )
     assert np.array_equal(other.truth.dense, t.dense)
     assert not np.array_equal(other.image, frontal.image)
 
@@ -125,7 +135,9 @@ def test_closed_eyes_show_no_eyes() -> None:
     who = person(3)
     worn = look(0, who, fix=BARE)
     seen = {
-        mood: (render(who, worn, shot(5, fix=CLEAR | {"mood": mood}), size=256).truth.parts == LABELS.index("eyes")).sum()
+        mood: (
+            render(who, worn, shot(5, fix=CLEAR | {"mood": mood}), size=256).truth.parts == LABELS.index("eyes")
+        ).sum()
         for mood in ("neutral", "closed_eyes")
     }
     assert seen["neutral"] > 60 and seen["closed_eyes"] < 0.4 * seen["neutral"]

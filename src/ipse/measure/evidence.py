@@ -119,13 +119,16 @@ class Evidence:
             }
         )
 
-    def write(self, folder: str | os.PathLike[str] = RESULTS) -> Path:
+    def write(self, folder: str | os.PathLike[str] = RESULTS, *, update: bool = False) -> Path:
         """Write the file, whole or not at all, replacing that of an earlier run.
 
         Parameters
         ----------
         folder
             By default ``benchmarks/results`` of the source tree.
+        update
+            Keep the figures of the earlier file that this run did not measure, for benchmarks whose parts run one by
+            one. The note of a kept figure says when, from which source and by which command it was measured.
 
         Returns
         -------
@@ -137,6 +140,8 @@ class Evidence:
         DataError
             If the folder cannot be written.
         """
+        path = Path(folder) / f"{self.name}.json"
+        kept = _kept(path, {figure["name"] for figure in self.figures}) if update and path.exists() else []
         record = {
             "name": self.name,
             "command": self.command,
@@ -145,15 +150,28 @@ class Evidence:
             "machine": machine(),
             "versions": versions(),
             "seeds": self.seeds,
-            "figures": self.figures,
+            "figures": sorted(self.figures + kept, key=lambda figure: figure["name"]) if kept else self.figures,
         }
-        path = Path(folder) / f"{self.name}.json"
         try:
             with atomic_write(path) as file:
                 file.write((json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
         except OSError as error:
             raise DataError(f"Cannot write {path}: {error.strerror or error}.", "Choose another folder.") from error
         return path
+
+
+def _kept(path: Path, measured: set[str]) -> list[dict[str, Any]]:
+    """The figures of an earlier file that are not measured again, each with its origin in the note."""
+    try:
+        earlier = json.loads(path.read_text())
+        origin = f"measured {earlier['date']} at {earlier['commit']} by `{earlier['command']}`"
+        kept = [figure for figure in earlier["figures"] if figure["name"] not in measured]
+        for figure in kept:
+            if "measured " not in figure["note"]:
+                figure["note"] = "; ".join(filter(None, [figure["note"], origin]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"Cannot update {path}: it is not a results file ({error}).", "Write it anew.") from error
+    return kept
 
 
 def bootstrap_ci(
