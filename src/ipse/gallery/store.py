@@ -207,7 +207,8 @@ class Store:
                 yield
             except IpseError:
                 # A refusal, before anything was written; after any other failure the mark stays for the next writer.
-                _mark(lock, b"")
+                if not self._record.get("forgetting"):
+                    _mark(lock, b"")
                 raise
             except BaseException:
                 self._close()
@@ -285,12 +286,24 @@ class Store:
         """Remove all rows of these ``person_id`` and every trace of them; call it while `writing`.
 
         If the process dies, whoever opens the gallery next completes it.
+
+        Raises
+        ------
+        GalleryError
+            If the folder cannot be written (reason ``unwritable``).
         """
         if people != self._record.get("forgetting"):
             self.update_record(forgetting=people)
         gone = ", ".join(f"'{person}'" for person in people)
         table = self._opened()
-        self.rewrite(table.schema, scan(table, f"person_id NOT IN ({gone})"), forgetting=[], index=None)
+        try:
+            self.rewrite(table.schema, scan(table, f"person_id NOT IN ({gone})"), forgetting=[], index=None)
+        except (OSError, RuntimeError) as error:
+            raise GalleryError(
+                f"Forgetting was begun in {self.path} but could not be finished: {_brief(error)}.",
+                "Make room, or see that you may write there; whoever opens the gallery next completes it.",
+                reason="unwritable",
+            ) from error
 
 
 def scan(table: Table, where: str | None = None, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
@@ -307,12 +320,24 @@ def _new_generation(folder: Path, schema: pa.Schema, batches: Iterable[pa.Record
     import lancedb
     import pyarrow as pa
 
+    raised: list[Exception] = []
+
+    def watched() -> Iterator[pa.RecordBatch]:
+        try:
+            yield from batches
+        except Exception as error:
+            # On its way through Lance an error loses its type.
+            raised.append(error)
+            raise
+
     generation = _GENERATION + secrets.token_hex(4)
     connection = lancedb.connect(folder / generation)
     try:
-        connection.create_table(TABLE, pa.RecordBatchReader.from_batches(schema, batches), schema=schema)
+        connection.create_table(TABLE, pa.RecordBatchReader.from_batches(schema, watched()), schema=schema)
     except BaseException:
         shutil.rmtree(folder / generation, ignore_errors=True)
+        if raised:
+            raise raised[0] from None
         raise
     return generation
 
