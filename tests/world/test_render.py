@@ -21,7 +21,7 @@ BARE = {"hat": None, "glasses": None, "mask": None, "scarf": None, "hair.style":
 
 @pytest.fixture(scope="module")
 def frontal() -> Picture:
-    who = person(3)
+    who = person(3, fix={"brows.thickness": 0.6, "brows.density": 0.7, "brows.arch": 0.5})
     return render(who, look(0, who, fix=BARE), shot(5, fix=CLEAR))
 
 

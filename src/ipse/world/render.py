@@ -460,10 +460,11 @@ def _draw(
     wp.launch(
         raster.shade,
         shape,
-        [keys, screen, vertices, normals, made.surface, light, eyes, light_matrix, light_keys],
+        [keys, screen, vertices, normals, made.surface, light, eyes, light_matrix, light_keys, int(factor % 2 == 0)],
         [color, label, normal, uv],
         device=device,
     )
+    wp.launch(raster.fill_reused, shape, [], [color, label, normal, uv], device=device)
     behind = background(shot.background, width, height)
     backdrop = wp.array(np.repeat(np.repeat(behind, factor, 0), factor, 1), dtype=wp.vec3, device=device)
     if made.lenses:

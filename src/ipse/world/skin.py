@@ -347,7 +347,7 @@ def paint(person: Person, look: Look) -> tuple[np.ndarray, np.ndarray]:
 
     label = np.where(c["face"] > 0.5, LABEL["face"], LABEL["skin"]).astype(np.int32)
     label[(inside > 0) & (look.hair.style != "bald")] = LABEL["hair"]
-    label[brows > 0.35] = LABEL["brows"]
+    label[brows > 0.25] = LABEL["brows"]
     label[c["lips"] > 0.5] = LABEL["lips"]
     return texture, label
 
