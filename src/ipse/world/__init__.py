@@ -13,6 +13,7 @@ the day) and a `Shot` (what changes with the picture)::
 """
 
 from ipse.world.body import Body, body
+from ipse.world.caption import captions
 from ipse.world.look import Look, look
 from ipse.world.parts import LABELS
 from ipse.world.person import Person, age_group, balanced_people, gender_presentation, person, skin_group
@@ -34,6 +35,7 @@ __all__ = [
     "age_group",
     "balanced_people",
     "body",
+    "captions",
     "expression",
     "gender_presentation",
     "look",
