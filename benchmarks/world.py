@@ -96,11 +96,11 @@ def profile(people: int = 20) -> None:
     pstats.Stats(recorder).sort_stats("tottime").print_stats(18)
 
 
-def memory(count: int) -> tuple[float, float]:
+def memory(count: int, shots: int = 8) -> tuple[float, float]:
     """Peak memory in MB after the first tenth and after all of `count` portraits."""
     done, early = 0, 0.0
-    for n in track(range(count // 4), description=f"{count} portraits"):
-        done += _take(n)
+    for n in track(range(count // shots), description=f"{count} portraits"):
+        done += _take(n, shots)
         if not early and done >= count / 10:
             early = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return early, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
