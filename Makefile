@@ -15,8 +15,8 @@ help: ## Show this list.
 
 venv: $(VENV)/.ipse-core ## Make .venv with what ipse needs to run.
 
-demo: $(VENV)/.ipse-core ## Show what ipse does, in pictures.
-	$(BIN)/ipse demo $(ARGS)
+demo: $(VENV)/.ipse-core ## Show what ipse does, in pictures; PHOTOS=folder works on your own.
+	$(BIN)/ipse demo $(if $(PHOTOS),--photos "$(PHOTOS)") $(ARGS)
 
 test: $(VENV)/.ipse-dev ## Run the tests; ARGS="-k images" picks some.
 	$(BIN)/python -m pytest -q -n 2 $(ARGS)

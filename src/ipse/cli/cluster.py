@@ -89,16 +89,20 @@ def cluster(
     with index_of(known, reader) as index:
         with progress("Reading photographs") as tell:
             run = index.update(listing, workers=workers, on_progress=tell)
-        vectors = []
+        vectors, quality = [], []
         for photo in index.photos(run):
             files["all"] += 1
             if photo.reading.problem:
                 problems.append((photo.path, photo.reading.problem))
             elif not photo.reading.faces:
                 files["without a face"] += 1
-            vectors += [vector_of(group, known.encoder.metric) for group in _appearances(photo, limit)]
+            for group in _appearances(photo, limit):
+                vectors.append(vector_of(group, known.encoder.metric))
+                quality.append(max(face.quality for face in group))
         labels = (
-            group_vectors(np.stack(vectors), near=limit, metric=known.encoder.metric) if vectors else np.empty(0, int)
+            group_vectors(np.stack(vectors), near=limit, metric=known.encoder.metric, quality=np.array(quality))
+            if vectors
+            else np.empty(0, int)
         )
         sizes = np.bincount(labels) if len(labels) else np.empty(0, int)
         names = _names(vectors, labels, known) if len(known) and vectors else {}

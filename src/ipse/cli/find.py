@@ -129,6 +129,9 @@ class Outcome:
         found = gallery.threshold()
         self.threshold = found.value if threshold is None else threshold
         self.note = found.note if threshold is None else "The threshold was given by hand."
+        calibration = gallery.calibration()
+        # What a handful of people says about strangers is not worth printing.
+        self._tells_confidence = calibration is not None and calibration.enough
         self.others: Counter[str] = Counter()
         self.files = self.faces = self.unknown = 0
         self.photos_of: Counter[str] = Counter()
@@ -230,7 +233,11 @@ class Outcome:
             items = sorted(self._best[name], key=lambda item: (-item[0], item[1]))
             more = max(0, self.photos_of[name] + self.videos_of[name] - len(items))
             sections.append(
-                Section(f"{name} — {self._where(name)}", cards=[_card(i[2], i[3], name) for i in items], more=more)
+                Section(
+                    f"{name} — {self._where(name)}",
+                    cards=[_card(i[2], i[3], name, self._tells_confidence) for i in items],
+                    more=more,
+                )
             )
         if self._near_misses:
             items = sorted(self._near_misses, key=lambda item: (-item[0], item[1]))
@@ -238,7 +245,7 @@ class Outcome:
                 "Faces that are not near enough to anybody in the gallery: strangers, or people in a picture too poor "
                 "to tell. The nearest comes first; the person named is a guess that did not pass the threshold."
             )
-            cards = [_card(i[2], i[3], "") for i in items]
+            cards = [_card(i[2], i[3], "", False) for i in items]
             sections.append(Section("Unknown", text, cards=cards, more=self.unknown - len(items)))
         if missing := [name for name in self.names if name not in self.photos_of]:
             text = "Enrolled, and in none of these files."
@@ -301,7 +308,7 @@ def _said(one: Sighting) -> str:
     return f"unknown{spans} (nearest {nearest.name}, {nearest.distance:.2f})"
 
 
-def _card(photo: Photo, one: Sighting, name: str) -> Card:
+def _card(photo: Photo, one: Sighting, name: str, tells_confidence: bool) -> Card:
     from ipse.gallery.report import Card
 
     matches = one.answer.matches
@@ -312,8 +319,8 @@ def _card(photo: Photo, one: Sighting, name: str) -> Card:
     if not one.answer.known and matches:
         others = others[1:]
     lines += [f"{rank}. {match.name} {match.distance:.2f}" for rank, match in enumerate(others, 2)]
-    confidence = matches[0].confidence if matches and one.answer.known else None
-    if confidence is not None:
+    confidence = matches[0].confidence if matches else None
+    if confidence is not None and tells_confidence:
         lines.insert(0, f"closer than {100 * confidence:.1f} % of strangers")
     title = "" if one.answer.known else f"nearest: {matches[0].name}" if matches else "unknown"
     distance = matches[0].distance if matches else None

@@ -11,9 +11,19 @@ _BLOCK = 512
 _NEIGHBORS = 64
 # Within a group of this many faces all pairs are compared (64 MB); in a larger one only neighbors are.
 _DENSE = 4000
+# Faces of a quality under this found no group: poor pictures of different people are alike in being poor.
+_POOR = 0.15
+# They join a group whose middle is nearer than this share of the largest mean distance.
+_SURE = 0.8
 
 
-def cluster(vectors: npt.NDArray[np.float32], *, near: float, metric: str = "l2") -> npt.NDArray[np.intp]:
+def cluster(
+    vectors: npt.NDArray[np.float32],
+    *,
+    near: float,
+    metric: str = "l2",
+    quality: npt.NDArray[np.floating] | None = None,
+) -> npt.NDArray[np.intp]:
     """Group vectors so that within a group they are near to each other on average (average linkage).
 
     Average linkage merges groups while their mean distance stays under `near`. No two groups can be joined without one
@@ -28,14 +38,14 @@ def cluster(vectors: npt.NDArray[np.float32], *, near: float, metric: str = "l2"
         The largest mean distance within a group, in the metric's terms.
     metric
         ``"l2"`` or ``"cosine"`` (distance 1 − cosine).
+    quality
+        (N,) from 0 to 1; faces of little quality join the groups of others, or stay alone.
 
     Returns
     -------
     numpy.ndarray
         (N,) group numbers, 0 the largest group; those of equal size in the order of their first member.
     """
-    from scipy.sparse.csgraph import connected_components
-
     rows = np.asarray(vectors, np.float32)
     count = len(rows)
     if count == 0:
@@ -44,16 +54,51 @@ def cluster(vectors: npt.NDArray[np.float32], *, near: float, metric: str = "l2"
     if metric == "cosine":
         rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
         near = float(np.sqrt(2 * near))
+    good = np.ones(count, bool) if quality is None else np.asarray(quality) >= _POOR
+    labels = np.empty(count, np.intp)
+    labels[good] = _linked(rows[good], near)
+    labels[~good] = _joined(rows[~good], rows[good], labels[good], _SURE * near)
+    return _by_size(labels)
+
+
+def _joined(
+    poor: npt.NDArray[np.float32], rows: npt.NDArray[np.float32], labels: npt.NDArray[np.intp], near: float
+) -> npt.NDArray[np.intp]:
+    """The group of each poor face: the one whose middle is nearest, or a new one."""
+    groups = int(labels.max(initial=-1)) + 1
+    alone = groups + np.arange(len(poor))
+    if not groups or not len(poor):
+        return alone
+    middles = np.zeros((groups, rows.shape[1]), np.float32)
+    np.add.at(middles, labels, rows)
+    middles /= np.bincount(labels)[:, None]
+    square = np.einsum("ij,ij->i", middles, middles)
+    chosen = np.empty(len(poor), np.intp)
+    for start in range(0, len(poor), _BLOCK):
+        block = poor[start : start + _BLOCK]
+        apart = square - 2 * block @ middles.T + np.einsum("ij,ij->i", block, block)[:, None]
+        nearest = apart.argmin(1)
+        is_near = apart[np.arange(len(block)), nearest] <= near**2
+        chosen[start : start + _BLOCK] = np.where(is_near, nearest, alone[start : start + _BLOCK])
+    return chosen
+
+
+def _linked(rows: npt.NDArray[np.float32], near: float) -> npt.NDArray[np.intp]:
+    """Average linkage, one connected part after the other; group numbers without gaps."""
+    from scipy.sparse.csgraph import connected_components
+
+    labels = np.empty(len(rows), np.intp)
+    if not len(rows):
+        return labels
     graph = neighbor_graph(rows, near)
     _, part = connected_components(graph, directed=False)
-    labels = np.empty(count, np.intp)
     used = 0
     order = np.argsort(part, kind="stable")
     for members in np.split(order, np.flatnonzero(np.diff(part[order])) + 1):
         mine = _within(rows[members], near, graph[members][:, members] if len(members) > _DENSE else None)
         labels[members] = used + mine
         used += int(mine.max()) + 1
-    return _by_size(labels)
+    return labels
 
 
 def neighbor_graph(rows: npt.NDArray[np.float32], near: float):
