@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ import numpy.typing as npt
 
 from ipse._files import atomic_write
 from ipse.errors import GalleryError
+from ipse.gallery.rows import new_ids, vector_column, with_cards, with_columns
 from ipse.gallery.rows import schema as gallery_schema
 from ipse.gallery.values import EncoderSpec
 
@@ -92,14 +92,6 @@ def read(path: str | os.PathLike[str]) -> tuple[EncoderSpec, pa.Table]:
 
 def renumbered(rows: pa.Table, vectors: npt.NDArray[np.float32], people: Mapping[str, str]) -> pa.Table:
     """Rows of an export with the ids and the vectors of the gallery that they go into."""
-    import pyarrow as pa
-
     names = rows.column("name").to_pylist()
-    columns = {
-        "id": pa.array([secrets.token_hex(8) for _ in names]),
-        "person_id": pa.array([people[name] for name in names]),
-        "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1]),
-    }
-    for name, column in columns.items():
-        rows = rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), column)
-    return rows
+    ids = {"id": new_ids(len(names)), "person_id": [people[name] for name in names]}
+    return with_cards(with_columns(rows, vector=vector_column(vectors), **ids))

@@ -31,7 +31,10 @@ from ipse.gallery.rows import (
     quoted,
     schema,
     to_rows,
+    vector_column,
     vectors_of,
+    with_cards,
+    with_columns,
 )
 from ipse.gallery.search import Hit, nearest_people, tend_index
 from ipse.gallery.store import Store, scan
@@ -382,13 +385,11 @@ class Gallery:
             If the record is not one.
         """
         checked = self._without_vectors(name, consent)
-        values = {
-            "consent": json.dumps(checked.consent, ensure_ascii=False),
-            "recognize": checked.permits("recognize"),
-        }
         with self._store.writing():
-            person = self._id_of(name)
-            self._store.read(lambda table: table.update(where=f"person_id = {quoted(person)}", values=values))
+            rows = self._rows_of(name, schema(self.encoder.dim).names)
+            consents = [json.dumps(checked.consent, ensure_ascii=False)] * rows.num_rows
+            allowed = [checked.permits("recognize")] * rows.num_rows
+            self._store.replace(with_cards(with_columns(rows, consent=consents, recognize=allowed)))
 
     def forget(self, *names: str) -> int:
         """Remove people and every trace of them: name, vectors, crops, provenance, and what indexes kept of them.
@@ -737,7 +738,8 @@ class Gallery:
 
     def _tend(self) -> None:
         before = self._store.record["index"]
-        after = self._store.read(lambda table: tend_index(table, before))
+        with self._store.scratch():
+            after = self._store.read(lambda table: tend_index(table, before))
         if after != before:
             self._store.update_record(index=after)
 
@@ -857,11 +859,8 @@ def _turned(
     batches: Iterable[pa.RecordBatch], turn: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 ) -> Iterable[pa.RecordBatch]:
     """The same rows with other vectors."""
-    import pyarrow as pa
-
     for batch in batches:
-        vectors = turn(vectors_of(batch))
-        column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
+        column = vector_column(turn(vectors_of(batch)))
         yield batch.set_column(batch.schema.get_field_index("vector"), batch.schema.field("vector"), column)
 
 

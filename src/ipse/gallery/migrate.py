@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ipse.errors import GalleryError, ImageError
-from ipse.gallery.rows import decode_crop
+from ipse.gallery.rows import decode_crop, vector_column
 from ipse.gallery.values import EncoderSpec, Migration
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def encoded_again(
             outcome.moved.update(names[good])
             outcome.dropped.update(names[~good])
             kept = batch.filter(pa.array(good))
-            column = pa.FixedSizeListArray.from_arrays(pa.array(vectors[good].ravel()), encoder.dim)
+            column = vector_column(vectors[good])
             columns = [column if name == "vector" else kept.column(name) for name in target.names]
             yield pa.RecordBatch.from_arrays(columns, schema=target)
     if outcome.dropped and not drop:

@@ -45,6 +45,8 @@ def schema(dim: int) -> pa.Schema:
             pa.field("date", pa.timestamp("us", "UTC")),
             pa.field("tags", pa.list_(pa.string())),
             pa.field("crop", pa.binary()),
+            # All that an answer says, in one place: each further column would cost a search another round of reads.
+            pa.field("card", pa.string(), nullable=False),
         ]
     )
 
@@ -80,10 +82,10 @@ def to_rows(
         return [value for value, size in zip(values, sizes, strict=True) for _ in range(size)]
 
     columns = {
-        "id": [secrets.token_hex(8) for _ in provenance],
+        "id": new_ids(len(provenance)),
         "person_id": spread(ids),
         "name": spread([identity.name for identity in identities]),
-        "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1]),
+        "vector": vector_column(vectors),
         "quality": np.concatenate([identity.quality for identity in identities]),
         "provenance": [json.dumps(entry, ensure_ascii=False) for entry in provenance],
         "consent": spread([json.dumps(identity.consent, ensure_ascii=False) for identity in identities]),
@@ -94,8 +96,38 @@ def to_rows(
         "date": [_date(entry) for entry in provenance],
         "tags": [_tags(entry) for entry in provenance],
         "crop": [_encoded(crop) for crop in crops],
+        "card": [""] * len(provenance),
     }
-    return pa.table(columns, schema=schema(vectors.shape[1]))
+    return with_cards(pa.table(columns, schema=schema(vectors.shape[1])))
+
+
+def new_ids(count: int) -> list[str]:
+    """Names for templates that no other template has, or ever had."""
+    return [secrets.token_hex(8) for _ in range(count)]
+
+
+def with_cards(rows: pa.Table) -> pa.Table:
+    """The same rows, each with its card written anew; whoever changes a row in another column calls it."""
+    columns = (rows.column(name).to_pylist() for name in ("id", "person_id", "name", "recognize", "provenance"))
+    return with_columns(rows, card=[json.dumps(values, ensure_ascii=False) for values in zip(*columns, strict=True)])
+
+
+def with_columns(rows: pa.Table, **columns: Sequence[Any] | pa.Array) -> pa.Table:
+    """The same rows with other values in some columns."""
+    import pyarrow as pa
+
+    for name, values in columns.items():
+        field = rows.schema.field(name)
+        column = values if isinstance(values, pa.Array) else pa.array(values, field.type)
+        rows = rows.set_column(rows.schema.get_field_index(name), field, column)
+    return rows
+
+
+def vector_column(vectors: npt.NDArray[np.float32]) -> pa.Array:
+    """(N, D) vectors as a column."""
+    import pyarrow as pa
+
+    return pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
 
 
 def vectors_of(rows: pa.Table | pa.RecordBatch) -> npt.NDArray[np.float32]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,15 +19,15 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from lancedb.table import AsyncTable, Table
 
-INDEX_FROM = 100_000
-"""Templates from which on a gallery has an index; under that, looking at every vector is as fast."""
+INDEX_FROM = 20_000
+"""Templates from which on a gallery has an index; under that, looking at every vector is about as fast."""
 
-# An index is brought up to date once this share of the templates came after it; those are looked at one by one.
-_STALE = 0.1
+# Templates that come after an index are looked at one by one; from this share on they are added to it, and once the
+# gallery has grown this many times over, its partitions are too large and it is built anew.
+_STALE, _OUTGROWN = 0.1, 2
 # Templates per partition; the share of partitions looked at, and how many at least. The index holds 4 bits per number,
 # so three times the wanted number are looked at in full. Recall@10 stays over 0.98 (benchmarks/gallery.py).
 _PARTITION, _PROBED, _PROBES, _BITS, _REFINE = 1000, 0.16, 30, 4, 3
-_COLUMNS = ["id", "person_id", "name", "recognize", "provenance", "_distance"]
 # Queries under way at once.
 _TOGETHER = 8
 
@@ -35,6 +36,7 @@ _TOGETHER = 8
 class Hit:
     """A person, the distance to them, and their template nearest to the query."""
 
+    person_id: str
     name: str
     distance: float
     template_id: str
@@ -62,14 +64,11 @@ async def nearest_people(
         async with turn:
             people = await _candidates(table, query, k if grouping == "best" else 4 * k, index, where)
             if grouping == "best" or not people:
-                distances = distance_of(np.array([row["_distance"] for row in people]), metric)
+                distances = distance_of(np.array([hit.distance for hit in people]), metric)
             else:
-                ids = [row["person_id"] for row in people]
+                ids = [hit.person_id for hit in people]
                 distances = await _regrouped(table, query, ids, where, grouping, metric)
-            hits = [
-                Hit(row["name"], float(distance), row["id"], row["provenance"])
-                for row, distance in zip(people, distances, strict=True)
-            ]
+            hits = [replace(hit, distance=float(far)) for hit, far in zip(people, distances, strict=True)]
             return sorted(hits, key=lambda hit: hit.distance)[:k]
 
     return await asyncio.gather(*map(answer, queries))
@@ -88,34 +87,39 @@ def tend_index(table: Table, record: dict[str, Any] | None) -> dict[str, Any] | 
     Returns
     -------
     dict or None
-        JSON values that searches need: ``rows`` indexed and ``probes``; None for no index.
+        JSON values: the ``rows`` indexed, the rows when it was ``built``, and the ``probes`` that searches need; None
+        for no index.
     """
     from lancedb.index import BTree, IvfRq
 
     rows = table.count_rows()
     if rows < INDEX_FROM or (record and rows < record["rows"] * (1 + _STALE)):
         return record
+    if record and rows < record["built"] * _OUTGROWN:
+        table.optimize()
+        return {**record, "rows": rows}
     partitions = max(1, rows // _PARTITION)
     # An eighth of the usual sample and a sixth of the rounds change no figure and take a fraction of the time.
     config = IvfRq("l2", num_partitions=partitions, num_bits=_BITS, sample_rate=32, max_iterations=8)
     table.create_index("vector", config=config, replace=True)
     for column in ("name", "person_id"):
         table.create_index(column, config=BTree(), replace=True)
-    return {"rows": rows, "probes": max(_PROBES, round(partitions * _PROBED))}
+    return {"rows": rows, "built": rows, "probes": max(_PROBES, round(partitions * _PROBED))}
 
 
 async def _candidates(
     table: AsyncTable, query: npt.NDArray[np.float32], wanted: int, index: dict[str, Any] | None, where: str | None
-) -> list[dict[str, Any]]:
-    """The nearest template of each of the `wanted` nearest people, nearest first."""
+) -> list[Hit]:
+    """The nearest template of each of the `wanted` nearest people, nearest first, with squared distances."""
     limit = 2 * wanted + 8
     while True:
-        rows = (await _nearest_rows(table, query, limit, index, where)).to_pylist()
-        best: dict[str, dict[str, Any]] = {}
-        for row in rows:
-            if row["recognize"]:
-                best.setdefault(row["person_id"], row)
-        if len(best) >= wanted or len(rows) < limit:
+        rows = await _nearest_rows(table, query, limit, index, where)
+        best: dict[str, Hit] = {}
+        for card, squared in zip(rows.column("card").to_pylist(), rows.column("_distance").to_pylist(), strict=True):
+            template, person, name, recognize, provenance = json.loads(card)
+            if recognize:
+                best.setdefault(person, Hit(person, name, squared, template, provenance))
+        if len(best) >= wanted or rows.num_rows < limit:
             return list(best.values())[:wanted]
         limit *= 4
 
@@ -123,7 +127,7 @@ async def _candidates(
 async def _nearest_rows(
     table: AsyncTable, query: npt.NDArray[np.float32], limit: int, index: dict[str, Any] | None, where: str | None
 ) -> pa.Table:
-    search = table.query().nearest_to(query).distance_type("l2").limit(limit).select(_COLUMNS)
+    search = table.query().nearest_to(query).distance_type("l2").limit(limit).select(["card", "_distance"])
     if where:
         search = search.where(where)
     if index is None:

@@ -223,6 +223,10 @@ class Store:
         if stats["fragment_stats"]["num_fragments"] > _FRAGMENTS + stats["num_rows"] // _ROWS_PER_FRAGMENT:
             _optimize(table, _KEEP_VERSIONS)
 
+    def replace(self, rows: pa.Table) -> None:
+        """Put rows in the place of those with the same ``id``, in one commit; call it while `writing`."""
+        self._opened().merge_insert("id").when_matched_update_all().execute(rows)
+
     def update_record(self, **changes: Any) -> None:
         """Change entries of ``gallery.json`` in one atomic step; call it while `writing`."""
         _write_record(self.path, {**self._record, **changes})
@@ -239,7 +243,24 @@ class Store:
 
     def optimize(self) -> None:
         """Merge the files of many small writes and drop old versions; call it while `writing`."""
-        _optimize(self._opened(), _KEEP_VERSIONS)
+        with self.scratch():
+            _optimize(self._opened(), _KEEP_VERSIONS)
+
+    @contextmanager
+    def scratch(self) -> Iterator[None]:
+        """Have Lance put scratch files, which hold vectors, where a crash does not let them stay; when `writing`."""
+        folder = (self.path / f"{_GENERATION}scratch").resolve()
+        before = os.environ.get("TMPDIR")
+        folder.mkdir(exist_ok=True)
+        os.environ["TMPDIR"] = str(folder)
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["TMPDIR"]
+            else:
+                os.environ["TMPDIR"] = before
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _opened(self) -> Table:
         if self._table is None:
