@@ -65,11 +65,20 @@ def test_who_came_after_the_index_is_found_and_then_indexed(indexed):
     assert [answer.name for answer in gallery.search(vectors[-20:, 0], k=1)] == [f"P{5280 + i}" for i in range(20)]
 
 
-def test_filters_work_with_the_index(indexed):
+def test_filters_work_with_the_index(indexed, monkeypatch):
     gallery, vectors = indexed
     provenance = [{"camera": "door"}] * 3
     gallery.enroll("Visitor", vectors[50] + 3, provenance=provenance)
+    with gallery._store.writing():
+        gallery._store.update_record(index=search.tend_index(gallery._store._opened(), None))
+    assert gallery._store.record["index"]["rows"] == 6003
     answer = gallery.search(vectors[50, 0], where="camera = 'door'")[0]
     assert [match.name for match in answer.matches] == ["Visitor"]
     gallery.forget("P50")
     assert gallery.search(vectors[50, 0])[0].nearest.name != "P50" and gallery._store.record["index"]["rows"] == 6000
+    # Far from the query, in partitions that a search without a filter leaves out.
+    monkeypatch.setitem(gallery._store.record["index"], "probes", 1)
+    assert {match.name for match in gallery.search(vectors[0, 0], where="name IN ('P1', 'P2')")[0].matches} == {
+        "P1",
+        "P2",
+    }

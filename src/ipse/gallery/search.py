@@ -134,6 +134,9 @@ async def _nearest_rows(
         search = search.bypass_vector_index()
     else:
         search = search.nprobes(index["probes"]).refine_factor(_REFINE)
+        if where:
+            # Where few templates pass the filter, on to all partitions until there are enough.
+            search = search.maximum_nprobes(0)
     return await search.to_arrow()
 
 
