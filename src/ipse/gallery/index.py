@@ -671,9 +671,9 @@ class _Pool:
                 except BrokenProcessPool:
                     # A process died, and took the others' work with it: go on one by one to find out over which file.
                     self._pool = None
-                    suspects = [chunk, *waiting.values()]
+                    suspects = [task for tasks_of in (chunk, *waiting.values()) for task in tasks_of]
                     waiting.clear()
-                    yield [(task, self._alone(task)) for tasks_of in suspects for task in tasks_of]
+                    yield self._one_by_one(suspects)
                     break
 
     def _submit(self, chunk: Sequence[_Task]) -> Future[list[Reading]]:
@@ -681,15 +681,23 @@ class _Pool:
             self._pool = _processes(self._workers, self._reader)
         return self._pool.submit(_read_in_worker, [task.entry for task in chunk])
 
-    def _alone(self, task: _Task) -> Reading:
-        with _processes(1, self._reader) as pool:
-            try:
-                return pool.submit(_read_in_worker, [task.entry]).result()[0]
-            except BrokenProcessPool:
-                return Reading(
-                    reason="crashed",
-                    problem="Reading it ended the process: out of memory, or a fault in a library. Try a smaller copy.",
-                )
+    def _one_by_one(self, tasks: Sequence[_Task]) -> _Done:
+        done = []
+        pool: ProcessPoolExecutor | None = None
+        try:
+            for task in tasks:
+                pool = pool or _processes(1, self._reader)
+                try:
+                    reading = pool.submit(_read_in_worker, [task.entry]).result()[0]
+                except BrokenProcessPool:
+                    pool = None
+                    text = "Reading it ended the process: out of memory, or a fault in a library. Try a smaller copy."
+                    reading = Reading(reason="crashed", problem=text)
+                done.append((task, reading))
+        finally:
+            if pool:
+                pool.shutdown()
+        return done
 
 
 def _chunks(tasks: Iterator[_Task]) -> Iterator[list[_Task]]:
