@@ -10,8 +10,10 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
+import warp as wp
 from scipy.ndimage import gaussian_filter
 
+from ipse.world import raster
 from ipse.world.body import body
 from ipse.world.look import Look, beard_color, hair_color
 from ipse.world.parts import LABEL
@@ -83,28 +85,34 @@ def canvas() -> dict[str, np.ndarray]:
     top = b.template[triangles, 1].min(1)
     u = coordinates[triangles, 0]
     triangles = triangles[(top > BOTTOM - 0.03) & ~inside[triangles].any(1) & (np.ptp(u, axis=1) < 0.5)]
-    # Outer surfaces win: scatter triangles from the axis outward, interpolating at texel centers.
+    # Rasterized with the radius as nearness: of the surfaces behind one another the outer one wins.
     radius = np.hypot(b.template[:, 0], b.template[:, 2] - AXIS_Z)
-    values = np.concatenate(
-        [b.template, b.mask("lips")[:, None], b.mask("eyelids")[:, None], b.mask("face")[:, None]], 1
-    ).astype(np.float32)
+    screen = np.stack([coordinates[:, 0] * WIDTH, coordinates[:, 1] * HEIGHT, radius], 1).astype(np.float32)
+    keys = wp.zeros((HEIGHT, WIDTH), dtype=wp.int64, device="cpu")
+    wp.launch(
+        raster.rasterize,
+        len(triangles),
+        [
+            wp.array(screen, dtype=wp.vec3, device="cpu"),
+            wp.array(triangles, dtype=wp.vec3i, device="cpu"),
+            wp.zeros(len(screen), dtype=wp.float32, device="cpu"),
+        ],
+        [keys],
+        device="cpu",
+    )
+    rows, columns = np.nonzero(keys.numpy())
+    corners = triangles[keys.numpy()[rows, columns] & 0xFFFFFFFF]
+    at = np.stack([columns, rows], 1) + 0.5
+    p, q, r = (screen[corners[:, i], :2] for i in range(3))
+
+    def cross(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+        return u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]
+
+    weights = np.stack([cross(q - at, r - at), cross(r - at, p - at), cross(p - at, q - at)], 1)
+    weights /= weights.sum(1, keepdims=True)
+    values = np.concatenate([b.template] + [b.mask(name)[:, None] for name in ("lips", "eyelids", "face")], 1)
     grid = np.full((HEIGHT, WIDTH, values.shape[1]), np.nan, np.float32)
-    xy = coordinates * (WIDTH, HEIGHT)
-    for t in triangles[np.argsort(radius[triangles].mean(1), kind="stable")]:
-        (ax, ay), (bx, by), (cx, cy) = xy[t]
-        x0, x1 = int(np.ceil(min(ax, bx, cx) - 0.5)), int(np.floor(max(ax, bx, cx) - 0.5))
-        y0, y1 = max(int(np.ceil(min(ay, by, cy) - 0.5)), 0), min(int(np.floor(max(ay, by, cy) - 0.5)), HEIGHT - 1)
-        area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
-        if x0 > x1 or y0 > y1 or abs(area) < 1e-9:
-            continue
-        px, py = np.meshgrid(np.arange(x0, x1 + 1) + 0.5, np.arange(y0, y1 + 1) + 0.5)
-        wa = ((bx - px) * (cy - py) - (by - py) * (cx - px)) / area
-        wb = ((cx - px) * (ay - py) - (cy - py) * (ax - px)) / area
-        wc = 1 - wa - wb
-        hit = (wa >= 0) & (wb >= 0) & (wc >= 0)
-        if hit.any():
-            rows, columns = py[hit].astype(int), px[hit].astype(int) % WIDTH
-            grid[rows, columns] = np.stack([wa[hit], wb[hit], wc[hit]], 1) @ values[t]
+    grid[rows, columns] = np.einsum("nk,nkc->nc", weights, values[corners])
     # Texels that no triangle covers (the crown, the seam) take their cylinder point.
     empty = np.isnan(grid[..., 0])
     u = (np.arange(WIDTH) + 0.5) / WIDTH
