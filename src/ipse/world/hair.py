@@ -111,7 +111,7 @@ def _cut(person: Person, look: Look) -> _Cut:
         )
     if style == "curly":
         return _Cut(
-            2100,
+            1900,
             12,
             0.0062,
             0.92 * length,
