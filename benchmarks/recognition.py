@@ -53,7 +53,7 @@ def _pool(workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, get_context("spawn"))
 
 
-# -- accuracy ------------------------------------------------------------------------------------------------------------
+# -- accuracy --------------------------------------------------------------------------------------------------------
 
 
 def _lfw_vectors(paths: Sequence[str]) -> list[tuple[str, np.ndarray, np.ndarray]]:
@@ -84,7 +84,7 @@ def _in_parallel(
 
 
 def _accuracy(distance: np.ndarray, same: np.ndarray, fold: np.ndarray) -> np.ndarray:
-    """Whether each pair is judged rightly by the threshold that is best on the other folds; NaN distances are errors."""
+    """Whether each pair is judged rightly by the threshold best on the other folds; NaN distances are errors."""
     right = np.zeros(len(distance), bool)
     there = np.isfinite(distance)
     for test in np.unique(fold):
@@ -129,7 +129,7 @@ def lfw(evidence: Evidence, shared: Path, workers: int) -> None:
         low, high = bootstrap_ci(right.astype(float), person)
         evidence.add(
             f"recognition.lfw_accuracy{name}", 100 * right.mean(), "%", n=len(np.unique(person)),
-            ci95=(100 * low, 100 * high), note=f"{len(pairs)} pairs of folds 1 to 5, {note}; undetected faces are errors",
+            ci95=(100 * low, 100 * high), note=f"{len(pairs)} pairs, {note}; undetected faces are errors",
         )  # fmt: skip
         rows = np.stack([distance, same], 1)
 
@@ -140,6 +140,9 @@ def lfw(evidence: Evidence, shared: Path, workers: int) -> None:
         evidence.add(
             f"recognition.lfw_tar_far1{name}", tar(rows), "%", n=len(np.unique(person)), ci95=(low, high), note=note
         )
+
+
+_AGES = ((3, "0-2"), (13, "3-12"), (20, "13-19"), (40, "20-39"), (60, "40-59"), (999, "60+"))
 
 
 def _is_found(paths: Sequence[str]) -> list[tuple[str, bool]]:
@@ -156,7 +159,7 @@ def utkface(evidence: Evidence, shared: Path, workers: int, sample: int) -> None
     groups: dict[str, list[bool]] = {}
     for path, is_found in found.items():
         age, gender, race = (int(part) for part in Path(path).name.split("_")[:3])
-        band = next(label for top, label in ((3, "0-2"), (13, "3-12"), (20, "13-19"), (40, "20-39"), (60, "40-59"), (999, "60+")) if age < top)  # fmt: skip
+        band = next(label for top, label in _AGES if age < top)
         for group in ("", f".gender.{genders[gender]}", f".race.{races[race]}", f".age.{band}"):
             groups.setdefault(group, []).append(is_found)
     for group, hits in sorted(groups.items()):
@@ -167,7 +170,7 @@ def utkface(evidence: Evidence, shared: Path, workers: int, sample: int) -> None
         )  # fmt: skip
 
 
-# -- speed ---------------------------------------------------------------------------------------------------------------
+# -- speed -----------------------------------------------------------------------------------------------------------
 
 
 def _some_chips(shared: Path, count: int) -> np.ndarray:
@@ -280,7 +283,7 @@ def index_speed(evidence: Evidence, shared: Path, workers: int, rounds: int = 3)
     )  # fmt: skip
 
 
-# -- memory --------------------------------------------------------------------------------------------------------------
+# -- memory ----------------------------------------------------------------------------------------------------------
 
 _INDEX_FOLDER = """
 import resource, sys
@@ -322,9 +325,10 @@ def memory(evidence: Evidence, shared: Path, workers: int, few: int = 40, many: 
     )  # fmt: skip
 
 
-# -- fuzzing -------------------------------------------------------------------------------------------------------------
+# -- fuzzing ---------------------------------------------------------------------------------------------------------
 
 _SLOW, _BLOATED_KB = 10, 1_500_000
+_LAYERS = re.compile(rb"con_4|affine_|relu_|max_pool_2|avg_pool_2|add_prev_|fc_2|input_rgb")
 
 
 class _Hang(BaseException):
@@ -370,10 +374,12 @@ def _image_seeds() -> list[bytes]:
     gray16 = Image.fromarray((x * y * 20).astype(np.uint16))
     forms: list[tuple[Image.Image, str, dict]] = [
         (picture, "JPEG", {}), (picture, "JPEG", {"progressive": True}), (picture.convert("CMYK"), "JPEG", {}),
-        (picture, "PNG", {}), (gray16, "PNG", {}), (picture.convert("P"), "PNG", {}), (picture.convert("RGBA"), "PNG", {}),
+        (picture, "PNG", {}), (gray16, "PNG", {}), (picture.convert("P"), "PNG", {}),
+        (picture.convert("RGBA"), "PNG", {}),
         (picture, "GIF", {"save_all": True, "append_images": [picture.rotate(90)]}), (picture, "WEBP", {}),
         (picture, "WEBP", {"lossless": True}), (picture, "TIFF", {}), (picture, "TIFF", {"compression": "tiff_lzw"}),
-        (gray16, "TIFF", {}), (picture, "BMP", {}), (picture, "PPM", {}), (picture, "JPEG2000", {}), (picture, "AVIF", {}),
+        (gray16, "TIFF", {}), (picture, "BMP", {}), (picture, "PPM", {}), (picture, "JPEG2000", {}),
+        (picture, "AVIF", {}),
         (picture, "TGA", {}), (picture, "ICO", {}), (picture, "PCX", {}), (picture, "SGI", {}),
     ]  # fmt: skip
     seeds = []
@@ -388,7 +394,7 @@ def _fuzz_some(reader: str, numbers: Sequence[int]) -> tuple[int, list[str]]:
     """How many inputs were refused, and what failed, of the mutated inputs with these numbers."""
     signal.signal(signal.SIGALRM, _on_alarm)
     network = DLIB_FACE_NETWORK.read() if reader == "weights" else b""
-    places = [match.start() for match in re.finditer(rb"con_4|affine_|relu_|max_pool_2|avg_pool_2|add_prev_|fc_2|input_rgb", network)] + [0, 40, 200, len(network) - 4]  # fmt: skip
+    places = [*(match.start() for match in _LAYERS.finditer(network)), 0, 40, 200, len(network) - 4]
     seeds = _image_seeds() if reader == "images" else [network]
     refused, failures = 0, []
     for number in numbers:
