@@ -96,7 +96,7 @@ def test_the_demo_makes_a_page_that_needs_no_other_file(capsys, tmp_path):
     code, out, _ = run(capsys, "demo", "--out", tmp_path / "demo")
     assert code == 0 and "index.html" in out
     page = (tmp_path / "demo" / "index.html").read_text()
-    assert page.count("<img ") == 5 and page.count('src="data:image/') == 5
+    assert page.count("<img ") == page.count('src="data:image/') >= 5
     assert len(read_dataset(tmp_path / "demo" / "dataset")) == 12
 
 
