@@ -71,7 +71,7 @@ class Gallery:
         self._store = store
         self.encoder = encoder
         self._protection: Protection | None = None
-        self._warned = False
+        self._checked: set[Grouping] = set()
         record = store.record["protection"]
         if record is not None and key is not None:
             self._protection = Protection.unlock(key, encoder.dim, record)
@@ -468,13 +468,14 @@ class Gallery:
         if plain.shape[0] == 0:
             return []
         queries = self._hidden(self._fitting(plain))
-        limit = self.threshold(grouping)
-        if threshold is None:
-            threshold = limit.value
-            if limit.note and not self._warned:
-                self._warned = True
-                warnings.warn(limit.note, UncalibratedWarning, stacklevel=2)
         scale = self.calibration(grouping)
+        if threshold is None:
+            threshold = scale.threshold if scale else self.encoder.threshold
+            if grouping not in self._checked:
+                # Once is enough, and it takes a look at the data.
+                self._checked.add(grouping)
+                if note := self.threshold(grouping).note:
+                    warnings.warn(note, UncalibratedWarning, stacklevel=2)
         index = None if exact else self._store.record["index"]
 
         def match(hit: Hit) -> Match:
