@@ -7,6 +7,6 @@ from hypothesis import settings
 settings.register_profile("ipse", deadline=None, derandomize=True)
 settings.load_profile("ipse")
 
-# Where the tests are started in the background, Ctrl-C is ignored and children inherit that; the tests of Ctrl-C need it.
+# Where the tests are started in the background, Ctrl-C is ignored, and children inherit that; some tests need it.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
