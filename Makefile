@@ -19,7 +19,7 @@ demo: $(VENV)/.ipse-core ## Show what ipse does, in pictures; PHOTOS=folder work
 	$(BIN)/ipse demo $(if $(PHOTOS),--photos "$(PHOTOS)") $(ARGS)
 
 test: $(VENV)/.ipse-dev ## Run the tests; ARGS="-k images" picks some.
-	$(BIN)/python -m pytest -q -n 2 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 $(ARGS)
 
 lint: $(VENV)/.ipse-dev ## Check the style of the code.
 	$(BIN)/ruff check src tests benchmarks

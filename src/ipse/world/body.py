@@ -143,7 +143,8 @@ class Body:
             WorldError: if a name in `local` is not a shape of the body.
         """
         coefficients = (macro @ self._table["macro_project"]).astype(np.float32)
-        vertices = self.template + (coefficients @ self._macro_basis).reshape(-1, 3)
+        # Not a matrix product: that of BLAS rounds differently on another number of threads.
+        vertices = self.template + np.einsum("r,rv->v", coefficients, self._macro_basis).reshape(-1, 3)
         for name, x in local.items():
             row = self._local_row.get(name)
             if row is None:
