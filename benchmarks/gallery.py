@@ -104,7 +104,6 @@ def _search_child(pipe: Connection, path: str, vectors: str, queries: np.ndarray
     flat = faiss.IndexFlatL2(DIM)
     flat.add(rows)
     hnsw = faiss.read_index(vectors + ".hnsw")
-    hnsw.hnsw.efSearch = 256
     start = time.perf_counter()
     gallery = Gallery.open(path)
     opened = time.perf_counter() - start
@@ -116,6 +115,15 @@ def _search_child(pipe: Connection, path: str, vectors: str, queries: np.ndarray
         os.sched_setaffinity(int(task.name), os.sched_getaffinity(0))
     faiss.omp_set_num_threads(1)
     found: dict[str, Any] = {"opened": opened, "first": first}
+
+    # More than K, for K people have some templates together.
+    truth = np.concatenate([flat.search(queries[i : i + 50], 40 * K)[1] for i in range(0, len(queries), 50)])
+    # As wide a search as it takes to be as right as the gallery is to be.
+    for hnsw.hnsw.efSearch in (64, 128, 256, 512, 1024):
+        order = hnsw.search(queries[:100], K)[1]
+        if np.mean([len(set(a) & set(b[:K])) for a, b in zip(order, truth, strict=False)]) >= 0.98 * K:
+            break
+    found["ef"] = hnsw.hnsw.efSearch
 
     ways = {
         "flat": _Timed(lambda query: flat.search(query[None], K)[1][0]),
@@ -129,8 +137,7 @@ def _search_child(pipe: Connection, path: str, vectors: str, queries: np.ndarray
             way.round(queries[start : start + (5 if name in ("flat", "exact") else 100)])
     found |= {name: way.best() for name, way in ways.items()}
     found["given"] = {name: ways[name].given for name in ("hnsw", "gallery")}
-    # More templates than K, for K people have some together.
-    found["truth"] = np.concatenate([flat.search(queries[i : i + 50], 40 * K)[1] for i in range(0, len(queries), 50)])
+    found["truth"] = truth
     pipe.send(found)
 
 
@@ -200,13 +207,14 @@ def search(evidence: Evidence, console: Console, folder: Path, people: int) -> N
     true_rank1 = float(np.mean(truth[:, 0] // EACH == who))
     p50, p95, used = found["gallery"]
     hnsw50, hnsw95, _ = found["hnsw"]
+    beside = f"faiss HNSW (M 16, efSearch {found['ef']})"
     note = f"Gallery.search for {K} people among {count:,} templates, query by query, all threads on one core"
     evidence.add(
         "recognition.search_1m_p50_ms",
         p50,
         "ms",
         n=QUERIES,
-        against=("faiss HNSW (M 16, efSearch 256)", hnsw50),
+        against=(beside, hnsw50),
         note=f"{note}; processor time {used:.1f} ms",
     )
     evidence.add(
@@ -214,14 +222,14 @@ def search(evidence: Evidence, console: Console, folder: Path, people: int) -> N
         p95,
         "ms",
         n=QUERIES,
-        against=("faiss HNSW (M 16, efSearch 256)", hnsw95),
+        against=(beside, hnsw95),
         note=note,
     )
     evidence.add(
         "recognition.search_1m_recall10",
         float(np.mean(people_right)),
         n=QUERIES,
-        against=("faiss HNSW (M 16, efSearch 256)", float(np.mean(templates_right))),
+        against=(beside, float(np.mean(templates_right))),
         note="share of the 10 nearest people that the index finds; of faiss, of the 10 nearest templates",
     )
     evidence.add(
