@@ -19,7 +19,8 @@ def equal_error_rate(same: npt.ArrayLike, different: npt.ArrayLike) -> float:
     Returns
     -------
     float
-        0..1. Between two thresholds the rates are interpolated linearly, so that the figure does not depend on which side is taken.
+        0..1. Between two thresholds the rates are interpolated linearly, so that the figure does not depend on which
+        side is taken.
 
     Raises
     ------
