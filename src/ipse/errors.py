@@ -83,6 +83,10 @@ class DataError(IpseError):
     """Data on disk cannot be read or written as asked: a damaged file, an unknown format, an unwritable folder."""
 
 
+class TrainingError(IpseError):
+    """A training cannot start or go on: a recipe that asks for what there is not, a loss that is no number."""
+
+
 class GalleryError(DataError):
     """A gallery cannot do what was asked: an unknown person, a name clash, a wrong key, an unwritable folder.
 

@@ -1,0 +1,1 @@
+"""How encoders are trained: recipes, packed data, losses, samplers, augmentations and the loop."""
