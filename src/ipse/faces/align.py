@@ -159,7 +159,7 @@ def _sample(image: np.ndarray, matrices: np.ndarray, layout: Template, shrink: i
             weight = np.abs(1 - dx - fraction[:, 0]) * np.abs(1 - dy - fraction[:, 1])
             weight *= (column >= 0) & (column < width) & (row >= 0) & (row < height)
             pixel = row.clip(0, height - 1) * width + column.clip(0, width - 1)
-            out += weight[..., None] * flat[pixel]
+            out += weight[..., None] * flat.take(pixel, axis=0)
     return (out + 0.5).astype(np.uint8).reshape(len(matrices), layout.size, layout.size, 3)
 
 

@@ -66,7 +66,7 @@ class Quality:
     reasons: tuple[str, ...]
 
 
-def assess(image: np.ndarray, faces: Sequence[Face]) -> list[Quality]:
+def assess(image: np.ndarray, faces: Sequence[Face], chips: np.ndarray | None = None) -> list[Quality]:
     """Measure how good faces are.
 
     Parameters
@@ -75,6 +75,8 @@ def assess(image: np.ndarray, faces: Sequence[Face]) -> list[Quality]:
         (H, W, 3) uint8 RGB array.
     faces
         Faces of that image.
+    chips
+        What ``align(image, faces, "dlib150")`` gives, where it is at hand already.
 
     Returns
     -------
@@ -87,7 +89,8 @@ def assess(image: np.ndarray, faces: Sequence[Face]) -> list[Quality]:
         If the array is not an image of that form.
     """
     check_image(image)
-    chips = align(image, faces, "dlib150")
+    if chips is None:
+        chips = align(image, faces, "dlib150")
     return [_assess(chip[_INNER, _INNER], face, image.shape) for chip, face in zip(chips, faces, strict=True)]
 
 

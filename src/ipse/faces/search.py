@@ -11,11 +11,12 @@ from ipse import images
 from ipse.faces.align import check_image
 from ipse.faces.contract import Face, LandmarkScheme
 
-# A close crop is searched with this fraction of its longer side added all around, at this size in pixels.
-_MARGIN = 0.5
-_MARGIN_SIDE = 448
-# It holds one face, whose box is at least this fraction of the longer side; what is smaller is a chance likeness.
-_CLOSE = 0.4
+# Where nothing was found, the image is taken for a close crop and looked at once more as it is and with this fraction
+# of its longer side added all around, both at this size in pixels.
+_MARGINS, _CLOSE_SIDE = (0.0, 0.5), 448
+# A close crop holds one face, over its middle, whose box is at least this fraction of the longer side; anything else is
+# a chance likeness.
+_CLOSE = 0.3
 # Boxes that share more than this fraction of the smaller one are the same face: a face can be found at two sizes, one
 # box within the other.
 _SAME_FACE = 0.5
@@ -24,9 +25,9 @@ _SAME_FACE = 0.5
 class SearchingDetector(ABC):
     """A detector that looks again, in another way, where it found nothing.
 
-    Close crops are given a margin, because detectors look for the surroundings of a face too, and searched for one
-    large face, which may then be a less likely one. With `turned`, images are also searched on their side and on
-    their head.
+    An image without a face may be a close crop: it is searched again, with a margin too, because detectors look for the
+    surroundings of a face, but only for one large face over its middle, which may then be a less likely one. With
+    `turned`, images are also searched on their side and on their head.
 
     Parameters
     ----------
@@ -42,33 +43,40 @@ class SearchingDetector(ABC):
     def detect(self, image: np.ndarray) -> list[Face]:
         """Find the faces of an image; see `Detector.detect`."""
         check_image(image)
-        faces = self._upright(image)
-        for quarters in (1, 2, 3) if self.turned and not faces else ():
-            turned = self._upright(np.ascontiguousarray(np.rot90(image, quarters)))
-            faces += [_turn_back(face, quarters, image.shape[1], image.shape[0]) for face in turned]
-        return keep_best(faces)
+        turns = (1, 2, 3) if self.turned else ()
+        # Only where no search finds anything is a less likely face considered.
+        for search in (self._search_all, self._search_close):
+            if faces := search(image):
+                return keep_best(faces)
+            for quarters in turns:
+                found = search(np.ascontiguousarray(np.rot90(image, quarters)))
+                faces += [_turn_back(face, quarters, image.shape[1], image.shape[0]) for face in found]
+            if faces:
+                return keep_best(faces)
+        return []
 
-    def _upright(self, image: np.ndarray) -> list[Face]:
-        faces = self._search(image) or self._search_with_margin(image)
+    def _search_all(self, image: np.ndarray) -> list[Face]:
+        faces = self._search(image)
         return faces + self._search_finer(image, faces)
 
-    def _search_with_margin(self, image: np.ndarray) -> list[Face]:
+    def _search_close(self, image: np.ndarray) -> list[Face]:
         height, width = image.shape[:2]
-        margin = _MARGIN * max(height, width)
-        scale = _MARGIN_SIDE / (max(height, width) + 2 * margin)
-        small = images.resize(image, max(1, round(width * scale)), max(1, round(height * scale)))
-        edge = round(margin * scale)
-        faces = self._search(np.pad(small, ((edge, edge), (edge, edge), (0, 0)), mode="edge"), close=True)
-        large = [face for face in faces if face.box[3] - face.box[1] >= _CLOSE * max(small.shape)]
-        best = keep_best(large)[:1]
-        return [clipped for face in best if (clipped := _moved(face, edge, small.shape, image.shape))]
+        faces = []
+        for share in _MARGINS:
+            margin = share * max(height, width)
+            scale = _CLOSE_SIDE / (max(height, width) + 2 * margin)
+            small = images.resize(image, max(1, round(width * scale)), max(1, round(height * scale)))
+            edge = round(margin * scale)
+            framed = np.pad(small, ((edge, edge), (edge, edge), (0, 0)), mode="edge")
+            faces += [_moved(face, edge, small.shape, image.shape) for face in self._search(framed, close=True)]
+        return keep_best([face for face in faces if face and _fills(face, image.shape)])[:1]
 
     @abstractmethod
     def _search(self, image: np.ndarray, close: bool = False) -> list[Face]:
         """Search an upright image once.
 
-        `close` says that it is a close crop with a margin, brought to a good size: the best of what is found is
-        taken, even if it is somewhat less likely a face than is asked for elsewhere.
+        `close` says that it may be a close crop, brought to a good size: the best of what is found is taken, even if it
+        is somewhat less likely a face than is asked for elsewhere.
         """
 
     def _search_finer(self, image: np.ndarray, found: Sequence[Face]) -> list[Face]:
@@ -96,6 +104,12 @@ def _moved(face: Face, edge: int, small: Sequence[int], shape: Sequence[int]) ->
     factor = np.array([shape[1] / small[1], shape[0] / small[0]])
     corners, landmarks = (scaled(points - edge, factor) for points in (np.reshape(face.box, (2, 2)), face.landmarks))
     return face_within(corners, face.score, landmarks, shape, face.scheme)
+
+
+def _fills(face: Face, shape: Sequence[int]) -> bool:
+    """Whether a face is what an image of that shape is a close crop of."""
+    (x0, y0, x1, y1), (height, width) = face.box, shape[:2]
+    return x0 < width / 2 < x1 and y0 < height / 2 < y1 and y1 - y0 >= _CLOSE * max(height, width)
 
 
 def _turn_back(face: Face, quarters: int, width: int, height: int) -> Face:

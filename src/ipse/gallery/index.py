@@ -40,7 +40,7 @@ VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".m
 _UNREADABLE_SUFFIXES = frozenset({".heic", ".heif"})
 
 # Changes whenever the same file would give other rows.
-_FORMAT = 1
+_FORMAT = 2
 # A JPEG beyond this is decoded at half its size: the detector would not find smaller faces in the whole.
 _ENOUGH_PIXELS = 10_000_000
 # How much crops show around the face's box.
@@ -308,10 +308,12 @@ class Reader:
 
     def _faces(self, image: np.ndarray, time: float | None) -> tuple[list[FaceRecord], list[np.ndarray]]:
         records, chips = [], []
+        template = self.encoder.chip.template or "dlib150"
         for face in self.detector.detect(image):
             near, moved = _surroundings(image, face)
-            chips.append(align(near, [moved], self.encoder.chip.template or "dlib150")[0])
-            quality = assess(near, [moved])[0]
+            chip = align(near, [moved], template)
+            chips.append(chip[0])
+            quality = assess(near, [moved], chip if template == "dlib150" else None)[0]
             empty = np.empty(0, np.float32)
             crop = _crop(near, moved, self.crop_side)
             records.append(FaceRecord(face.box, face.score, quality.overall, quality.reasons, empty, crop, time))
