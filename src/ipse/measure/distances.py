@@ -90,22 +90,31 @@ class Features:
 
     def rows(self, start: int, stop: int) -> Any:
         """(stop - start, G) distances; see `DistanceSource`."""
+        if self.metric == "l2" and not self.ranks_only:
+            distances = self.squared(start, stop)
+            distances = distances.clip(0, None, **({"out": distances} if isinstance(distances, np.ndarray) else {}))
+            distances **= 0.5
+            return distances
         query, own, other = self.query[start:stop], self._lengths[0][start:stop], self._lengths[1]
         # The factor goes into the few queries, so that the many products need no pass of their own.
-        query = query * (-1 / own**0.5)[:, None] if self.metric == "cosine" else query * -2
-        distances = self._product(query)
-        if self.metric == "cosine":
-            distances /= other**0.5
-            if not self.ranks_only:
-                distances += 1
-        else:
-            if not self.ranks_only:
-                # Grouped so that both directions of a pair are rounded alike.
-                distances += own[:, None] + other
-                distances = distances.clip(0, None, **({"out": distances} if isinstance(distances, np.ndarray) else {}))
-                distances **= 0.5
-            else:
-                distances += other
+        if self.metric == "l2":
+            distances = self._product(query * -2)
+            distances += other
+            return distances
+        distances = self._product(query * (-1 / own**0.5)[:, None])
+        distances /= other**0.5
+        if not self.ranks_only:
+            distances += 1
+        return distances
+
+    def squared(self, start: int, stop: int) -> Any:
+        """(stop - start, G) squared Euclidean distances, whatever the metric, as `rows` gives distances.
+
+        Rounding may make them less than zero.
+        """
+        distances = self._product(self.query[start:stop] * -2)
+        distances += self._lengths[0][start:stop, None]
+        distances += self._lengths[1]
         return distances
 
     def _product(self, query: Any) -> Any:
@@ -184,6 +193,22 @@ def blocks(shape: tuple[int, int], memory_mib: float = MEMORY_MIB) -> Iterator[t
     step = max(1, int(memory_mib * 2**20 / 4 / max(1, shape[1])))
     for start in range(0, shape[0], step):
         yield start, min(start + step, shape[0])
+
+
+def nearest(tile: npt.NDArray[np.float32], k: int) -> Iterator[npt.NDArray[np.intp]]:
+    """For each row of (B, G) distances the columns of the `k` smallest, and some more, ascending; `k` is from 1 to G.
+
+    Whatever equals the k-th smallest is among them.
+    """
+    parts = tile.shape[1] // 32
+    if parts > k:
+        # The smallest of every 32nd: the k-th of these is at least the k-th of all, and few numbers are under it.
+        smallest = tile[:, : 32 * parts].reshape(len(tile), 32, parts).min(axis=1)
+    else:
+        smallest = tile
+    limits = np.partition(smallest, k - 1, axis=1)[:, k - 1]
+    for row, limit in zip(tile, limits, strict=True):
+        yield (row <= limit).nonzero()[0]
 
 
 def as_features(features: Any, name: str = "feature") -> Any:

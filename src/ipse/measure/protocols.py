@@ -230,9 +230,7 @@ def _columns(columns: Columns, what: str) -> dict[str, npt.NDArray[Any]]:
     arrays = {name: np.asarray(values) for name, values in columns.items()}
     if len({array.shape for array in arrays.values()}) > 1 or any(array.ndim != 1 for array in arrays.values()):
         shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
-        raise DataError(
-            f"Columns of the {what} do not fit together: {shapes}.", "Give one value per image."
-        )
+        raise DataError(f"Columns of the {what} do not fit together: {shapes}.", "Give one value per image.")
     return arrays
 
 
