@@ -37,15 +37,18 @@ class Neighborhood:
     order
         (G, k) rows of the nearest, nearest first, themselves included; of equally near ones the first comes first.
     squared
-        (G, k) their squared Euclidean distances.
+        (G, k) their squared Euclidean distances, as the matrix product gives them.
     farthest
-        (G,) the largest squared Euclidean distance from each.
+        (G,) the largest such distance from each.
+    metric
+        As in `Neighborhood.of`.
     """
 
     features: npt.NDArray[np.float32]
     order: npt.NDArray[np.intp]
     squared: npt.NDArray[np.float32]
     farthest: npt.NDArray[np.float32]
+    metric: Metric
 
     @classmethod
     def of(cls, gallery: Any, metric: Metric = "cosine", k: int = 21, memory_mib: float = MEMORY_MIB) -> Neighborhood:
@@ -63,12 +66,13 @@ class Neighborhood:
             Limit of the distances held at a time.
         """
         features = _prepared(gallery, metric)
-        empty = cls(features[:0], np.empty((0, k), np.intp), np.empty((0, k), np.float32), np.empty(0, np.float32))
+        nothing = np.empty((0, k), np.float32)
+        empty = cls(features[:0], nothing.astype(np.intp), nothing, nothing[:, 0], metric)
         return empty._joined(features, memory_mib, first=False)
 
-    def grown(self, gallery: Any, metric: Metric = "cosine", memory_mib: float = MEMORY_MIB) -> Neighborhood:
+    def grown(self, gallery: Any, memory_mib: float = MEMORY_MIB) -> Neighborhood:
         """With more features at the end; only distances to the new ones are computed."""
-        return self._joined(_prepared(gallery, metric), memory_mib, first=False)
+        return self._joined(_prepared(gallery, self.metric), memory_mib, first=False)
 
     def _joined(self, more: npt.NDArray[np.float32], memory_mib: float, *, first: bool) -> Neighborhood:
         """With more features, before the others or after them."""
@@ -92,17 +96,20 @@ class Neighborhood:
             for start, stop in blocks(source.shape, memory_mib) if all(source.shape) else ():
                 tile = source.squared(start, stop)
                 rows = slice(start_row + start, start_row + stop)
-                farthest[rows] = np.maximum(farthest[rows], _rounded(tile.max(axis=1)))
+                farthest[rows] = np.maximum(farthest[rows], tile.max(axis=1))
                 found = nearest(tile, min(k, tile.shape[1]))
                 for i, (row, near) in enumerate(zip(tile, found, strict=True), rows.start):
-                    values, columns = _rounded(row.take(near)), near + start_column
+                    values = row.take(near)
+                    near += start_column
                     if order[i, 0] >= 0:
                         held = order[i] >= 0
                         values = np.concatenate([squared[i, held], values])
-                        columns = np.concatenate([order[i, held], columns])
-                    best = np.lexsort((columns, values))[:k]
-                    order[i, : len(best)], squared[i, : len(best)] = columns[best], values[best]
-        return Neighborhood(features, order, squared, farthest)
+                        near = np.concatenate([order[i, held], near])
+                        best = np.lexsort((near, values))[:k]
+                    else:
+                        best = values.argsort(kind="stable")[:k]
+                    order[i, : len(best)], squared[i, : len(best)] = near.take(best), values.take(best)
+        return Neighborhood(features, order, squared, farthest, self.metric)
 
 
 class KReciprocal:
@@ -157,6 +164,8 @@ class KReciprocal:
             raise ValueError(
                 f"{k1} neighbors of each cannot be found among {sum(self.shape)} features; take a lower k1."
             )
+        if given and given.metric != metric:
+            raise ValueError(f"The neighborhood was found by {given.metric}, so the metric is not {metric}.")
         if given and given.order.shape[1] != k1 + 1:
             raise ValueError(
                 f"The neighborhood has {given.order.shape[1]} neighbors of each; k1 = {k1} needs {k1 + 1}."
@@ -164,6 +173,7 @@ class KReciprocal:
         self._given = given
         self._made: tuple[Any, Any, npt.NDArray[np.float32]] | None = None
         self._distances = Features(self.query, self.gallery, "l2")
+        self._shared = np.empty(0, np.float32)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -184,14 +194,18 @@ class KReciprocal:
         described, holders, farthest = self._made or self.fit()._made
         original = _rounded(self._distances.squared(start, stop))
         original /= farthest[start:stop, None]
-        shared = np.zeros_like(original)
+        if self._shared.size < original.size:
+            self._shared = np.empty(original.size, np.float32)
+        shared = self._shared[: original.size].reshape(original.shape)
+        shared[:] = 0
         for places, terms in _terms(described, holders, start, stop):
             # One by one in this order, as the original adds them.
             np.add.at(shared.reshape(-1), places, terms)
-        # Jaccard distance: what is not shared, since each description sums to 1.
-        np.divide(shared, 2 - shared, out=shared)
-        np.subtract(1, shared, out=shared)
-        shared *= 1 - self.weight
+        # The Jaccard distance, since each description sums to 1; row by row, where the processor's cache holds them.
+        for row in shared:
+            row /= 2 - row
+            np.subtract(1, row, out=row)
+            row *= 1 - self.weight
         original *= self.weight
         shared += original
         return shared
@@ -203,7 +217,7 @@ class KReciprocal:
         described = _described(every, self.k1, self.k2)
         # By member, the features of the gallery that it describes.
         holders = described[len(self.query) :].tocsc()
-        self._made = described[: len(self.query)], holders, every.farthest
+        self._made = described[: len(self.query)], holders, _rounded(every.farthest)
         return self
 
 
@@ -314,7 +328,7 @@ def _weighted(members: csr_matrix, every: Neighborhood) -> csr_matrix:
     squared *= -2
     squared += lengths[rows]
     squared += lengths[columns]
-    weights = np.exp(-_rounded(squared) / every.farthest[rows])
+    weights = np.exp(-_rounded(squared) / _rounded(every.farthest)[rows])
     for start, stop in bounds:
         # Slice by slice, since the sum of float32 numbers depends on how they are grouped.
         weights[start:stop] /= weights[start:stop].sum()
@@ -342,10 +356,10 @@ def _terms(
 
 
 def _rounded(squared: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Squares of the float32 distances, which is what the original starts from."""
-    np.maximum(squared, 0, out=squared)
-    np.sqrt(squared, out=squared)
-    return np.square(squared, out=squared)
+    """Squares of the float32 distances, which is what the original starts from; an array of two axes is overwritten."""
+    found = np.maximum(squared, 0, out=squared if squared.ndim == 2 else None)
+    np.sqrt(found, out=found)
+    return np.square(found, out=found)
 
 
 def _prepared(features: Any, metric: Metric) -> npt.NDArray[np.float32]:
