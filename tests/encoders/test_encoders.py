@@ -151,7 +151,7 @@ def test_recognizing_needs_no_torch(tmp_path):
         "image = np.zeros((120, 120, 3), np.uint8)\n"
         "faces = HogDetector().detect(image)\n"
         "assess(image, faces)\n"
-        "DlibFaceEncoder().encode(align(image, faces))\n"
+        "DlibFaceEncoder().encode([*align(image, faces), np.zeros((150, 150, 3), np.uint8)])\n"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "IPSE_CACHE": str(tmp_path)})

@@ -56,6 +56,7 @@ def with_zoe(full):
     full.set_consent(NAME, {**consent, "by": "zoe-pen"})
     full.calibrate(0.2)
     full.optimize()
+    full.keep_snapshot()
     return full, vectors, crops, ["zoe-on-the-beach", "zoe-tag", "zoe-hand", "zoe-pen"]
 
 

@@ -106,6 +106,7 @@ def enroll(
         one = enrolling.prepare(who, mine, target, add=add, largest=largest)
         prepared.append(enrolling.anyway(one) if anyway else one)
     enrolling.commit(prepared, target, consent=_consent(allow or [], consent_source), add=add)
+    target.keep_snapshot()
     if report:
         from ipse.gallery.report import write_report
 

@@ -95,6 +95,7 @@ def find(
         for place in places:
             if place.is_dir():
                 index.drop_missing(place, run)
+    known.keep_snapshot()
     if report:
         from ipse.gallery.report import write_report
 

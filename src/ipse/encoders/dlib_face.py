@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -89,7 +90,7 @@ class DlibFaceEncoder(Encoder):
     Raises
     ------
     WeightsError
-        If the network file is missing or damaged.
+        When it first encodes, if the network file is missing or damaged.
     """
 
     name = "dlib-face-128"
@@ -101,7 +102,12 @@ class DlibFaceEncoder(Encoder):
     license = DLIB_FACE_NETWORK.license
 
     def __init__(self, threads: int | None = None) -> None:
-        self._network = Network(_converted, DLIB_FACE_NETWORK.name, threads)
+        self._threads = threads
+
+    @cached_property
+    def _network(self) -> Network:
+        # Made when it is first needed: a run that finds everything known already does not wait for it.
+        return Network(_converted, DLIB_FACE_NETWORK.name, self._threads)
 
     def _encode(self, batch: np.ndarray) -> np.ndarray:
         return self._network.run({"chips": batch})["embeddings"]

@@ -171,7 +171,8 @@ class Gallery:
 
     def __len__(self) -> int:
         """How many templates there are."""
-        return self._store.read(lambda table: table.count_rows())
+        copy = self._store.snapshot()
+        return len(copy.cards) if copy else self._store.read(lambda table: table.count_rows())
 
     def __contains__(self, name: str) -> bool:
         return bool(self._ids([clean_name(name)]))
@@ -306,6 +307,8 @@ class Gallery:
 
     def names(self) -> list[str]:
         """The names of everybody, sorted."""
+        if copy := self._store.snapshot():
+            return copy.names
         rows = self._store.read(lambda table: table.search().select(["name"]).to_arrow())
         return sorted(rows.column("name").unique().to_pylist())
 
@@ -489,6 +492,10 @@ class Gallery:
                 json.loads(hit.provenance),
             )
 
+        copy = self._store.snapshot() if where is None and grouping == "best" else None
+        if copy:
+            found = copy.nearest_people(queries, k, self.encoder.metric)
+            return [Answer(tuple(map(match, hits)), threshold) for hits in found]
         options = {"index": index, "where": where, "grouping": grouping, "metric": self.encoder.metric}
         try:
             found = self._store.search(lambda table: nearest_people(table, queries, k, **options))
@@ -501,6 +508,15 @@ class Gallery:
                 reason="bad-filter",
             ) from error
         return [Answer(tuple(map(match, hits)), threshold) for hits in found]
+
+    def keep_snapshot(self) -> None:
+        """Make the next process's searches start at once, where the gallery is small and may be written.
+
+        A copy of what searches need is kept beside the table and counts until the table changes, so a process that only
+        searches need not start Lance, which takes seconds.
+        """
+        if self._store.record["index"] is None:
+            self._store.keep_snapshot()
 
     def calibrate(self, fpir: float = 0.01, *, grouping: Grouping = "best") -> Calibration:
         """Find, and store, the threshold under which no more than a share of strangers is taken for somebody.

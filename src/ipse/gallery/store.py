@@ -4,7 +4,7 @@
 
     gallery.json        what the gallery is: encoder, protection, calibration, and which generation holds the templates
     .lock               held by the one process that writes; not empty while a write is under way
-    gen-<token>/        a generation: a folder with the Lance table ``templates``
+    gen-<token>/        a generation: a folder with the Lance table ``templates``, and a copy of a small one
 
 Adding commits a new version of the table. Whatever must leave no trace of what was there before (forgetting, another
 key, another encoder) writes the whole table anew into a fresh generation, points ``gallery.json`` to it in one atomic
@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ipse._files import atomic_write
 from ipse.errors import GalleryError, IpseError
+from ipse.gallery import snapshot
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -69,6 +70,7 @@ class Store:
         self._record: dict[str, Any] = {}
         self._table: Table | None = None
         self._async_table: AsyncTable | None = None
+        self._snapshot: tuple[str, snapshot.Snapshot | None] = ("", None)
         self.refresh()
         self._recover_if_abandoned()
 
@@ -172,6 +174,40 @@ class Store:
             return await query(self._async_table)
 
         return self._retried(lambda: LOOP.run(run()))
+
+    def snapshot(self) -> snapshot.Snapshot | None:
+        """The copy of the table as it is now, where there is one; to be read in the table's place.
+
+        Raises
+        ------
+        GalleryError
+            If the record is gone (reason ``missing``) or damaged (``damaged``).
+        """
+        self.refresh()
+        generation = self._record["generation"]
+        try:
+            state = snapshot.state_of(self.path / generation, TABLE)
+        except OSError:
+            # Replaced just now, or damaged; reading the table finds out.
+            return None
+        if self._snapshot[0] != generation + state:
+            self._snapshot = (generation + state, snapshot.load(self.path / generation, state))
+        return self._snapshot[1]
+
+    def keep_snapshot(self) -> None:
+        """Make a copy of the table where there is none of it as it is now; where somebody else writes, leave it."""
+        if self.snapshot():
+            return
+        try:
+            with _locked(self.path, 0) as lock:
+                self.refresh()
+                if os.fstat(lock).st_size:
+                    return
+                generation = self.path / self._record["generation"]
+                snapshot.save(generation, snapshot.state_of(generation, TABLE), self._opened())
+        except (OSError, GalleryError):
+            return
+        self._snapshot = ("", None)
 
     def _retried(self, query: Callable[[], Result]) -> Result:
         for attempt in range(5):
