@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ipse.encoders.contract import ChipSpec
 from ipse.zoo.dlib_format import Block, Conv, FaceNetwork
 
 
@@ -71,3 +72,21 @@ def _conv(layer: Conv) -> nn.Conv2d:
         conv.weight.copy_(torch.tensor(layer.weight))
         conv.bias.copy_(torch.tensor(layer.bias))
     return conv
+
+
+class ChipEmbedding(nn.Module):
+    """A network behind the preprocessing of its chip: (N, 3, height, width) float RGB in 0–1 to (N, D)."""
+
+    def __init__(self, network: nn.Module, chip: ChipSpec, unit: bool) -> None:
+        super().__init__()
+        self.network = network
+        self.bgr = chip.color == "bgr"
+        self.unit = unit
+        self.register_buffer("mean", torch.tensor(chip.mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(chip.std)[:, None, None], persistent=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Embed (N, 3, height, width) float RGB images in 0–1."""
+        pixels = images.flip(1) if self.bgr else images
+        embeddings = self.network((pixels * 255 - self.mean) / self.std)
+        return functional.normalize(embeddings) if self.unit else embeddings

@@ -1,0 +1,81 @@
+"""What every task has: a network, targets, a loss, and figures of how good the network is."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from ipse.encoders.backbones import Backbone, backbone
+from ipse.errors import TrainingError
+from ipse.training.data import Chips
+from ipse.training.recipe import TrainRecipe
+
+Targets = dict[str, torch.Tensor]
+Run = Callable[[nn.Module, Chips], dict[str, npt.NDArray[np.float32]]]
+"""Runs a network over chips; gives its outputs by name, (N, ...) each."""
+
+
+class Task(nn.Module):
+    """A network with its losses.
+
+    Attributes
+    ----------
+    network
+        What is kept; maps (N, 3, H, W) normalized floats to one tensor, or to tensors by name.
+    """
+
+    network: nn.Module
+
+    @abstractmethod
+    def targets(self, chips: Chips, rows: npt.NDArray[np.int64]) -> Targets:
+        """What the network should say about some chips, first dimension n."""
+
+    def move(self, targets: Targets, maps: torch.Tensor) -> Targets:
+        """The targets of pictures that were moved by (n, 2, 3) maps; most do not change."""
+        return targets
+
+    @abstractmethod
+    def forward(self, pixels: torch.Tensor, targets: Targets) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The loss of (N, 3, H, W) normalized floats, and its parts by name."""
+
+    @abstractmethod
+    def judge(self, network: nn.Module, chips: Chips, run: Run) -> dict[str, float]:
+        """Figures of a network on chips it was not trained on."""
+
+    def finish(self, network: nn.Module, chips: Chips, run: Run) -> dict[str, float]:
+        """What is left to do when the training is over, such as calibration; gives figures."""
+        return {}
+
+    @abstractmethod
+    def contract(self) -> dict[str, Any]:
+        """What a user of the network must know: at least ``outputs``, and ``dim`` and ``metric`` of an embedding."""
+
+
+def backbone_of(recipe: TrainRecipe, options: Mapping[str, Any]) -> Backbone:
+    """The recipe's backbone, tried on one empty chip.
+
+    Raises
+    ------
+    TrainingError
+        If the recipe names none, or the network does not take the recipe's chips.
+    """
+    own = dict(options)
+    name = own.pop("backbone", None)
+    if name is None:
+        raise TrainingError("The recipe's network has no `backbone`.", "See ipse.encoders.backbones.BACKBONES.")
+    network = backbone(name, **own)
+    try:
+        with torch.no_grad():
+            network.eval()(torch.zeros(1, 3, *recipe.cut.size))
+    except RuntimeError as error:
+        raise TrainingError(
+            f"{name} with {own} does not take chips of {list(recipe.cut.size)}: {error}.",
+            "Give it the option `size` of the recipe's cut, if it has one, or other chips.",
+        ) from error
+    return network.train()

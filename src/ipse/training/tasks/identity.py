@@ -1,0 +1,83 @@
+"""Identity: an embedding in which pictures of one person lie together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.nn import functional
+
+from ipse.measure.distances import Features
+from ipse.measure.retrieval import evaluate
+from ipse.measure.verification import equal_error_rate
+from ipse.training.data import Chips
+from ipse.training.losses import SumOfLosses
+from ipse.training.recipe import TrainRecipe
+from ipse.training.tasks.common import Run, Targets, Task, backbone_of
+
+# Pairs of different people that the error rate is read from; all pairs would be millions.
+_PAIRS = 200_000
+_PROTOCOLS = {"": "all", "look": "world-across-looks", "camera": "market1501"}
+
+
+class IdentityTask(Task):
+    """Train a backbone by losses over people.
+
+    The recipe's ``network`` names the backbone and its options, ``losses`` what is summed; see
+    `ipse.training.losses.LOSSES`.
+    """
+
+    def __init__(self, recipe: TrainRecipe, chips: Chips) -> None:
+        super().__init__()
+        self.network = backbone_of(recipe, recipe.network)
+        self.people = np.unique(chips.column("person"))
+        self.losses = SumOfLosses(recipe.losses, self.network.dim, len(self.people))
+        self.group = recipe.data.group
+
+    def targets(self, chips: Chips, rows: npt.NDArray[np.int64]) -> Targets:
+        """See `Task.targets`: numbers of people."""
+        return {"label": torch.from_numpy(np.searchsorted(self.people, chips.column("person")[rows]))}
+
+    def forward(self, pixels: torch.Tensor, targets: Targets) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """See `Task.forward`."""
+        return self.losses(self.network(pixels), targets["label"])
+
+    def judge(self, network: nn.Module, chips: Chips, run: Run) -> dict[str, float]:
+        """Rank-1 and mAP across groups (Looks or cameras), and the equal error rate of verification.
+
+        Every chip is a query once; what the protocol of the group ignores is ignored.
+        """
+        found = functional.normalize(torch.from_numpy(run(network, chips)["embedding"]), dim=1).numpy()
+        people = chips.column("person")
+        columns = {"person": people}
+        if self.group:
+            columns[self.group] = chips.column(self.group)
+            protocol = _PROTOCOLS[self.group]
+            result = evaluate(Features(found, found), columns, columns, protocol)
+        else:
+            # Without groups a picture would find itself: the first of each person is the gallery.
+            _, first = np.unique(people, return_index=True)
+            rest = np.setdiff1d(np.arange(len(people)), first)
+            query, gallery = ({"person": people[rows]} for rows in (rest, first))
+            result = evaluate(Features(found[rest], found[first]), query, gallery, "all")
+        figures = {"rank1": result.rank(1), "map": result.mean_ap()}
+        # A person's pictures in different groups against those of others, by chance but always the same.
+        draw = np.random.default_rng(0)
+        a, b = draw.integers(0, len(people), (2, _PAIRS))
+        different = people[a] != people[b]
+        group = chips.column(self.group) if self.group else np.arange(len(people))
+        x, y = np.nonzero(np.triu(people[:, None] == people[None, :], 1)) if len(people) <= 4096 else (a, b)
+        same = (people[x] == people[y]) & (group[x] != group[y])
+        if same.any() and different.any():
+            distances = [
+                1 - (found[i] * found[j]).sum(1) for i, j in ((x[same], y[same]), (a[different], b[different]))
+            ]
+            figures["eer"] = equal_error_rate(*distances)
+        return figures
+
+    def contract(self) -> dict[str, Any]:
+        """See `Task.contract`."""
+        return {"dim": self.network.dim, "metric": "cosine", "outputs": {"embedding": {"kind": "embedding"}}}

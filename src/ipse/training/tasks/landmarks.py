@@ -1,0 +1,198 @@
+"""Landmarks: seventy points of a face (the five of alignment among them), which of them show, and a segmentation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.nn import functional
+
+from ipse.encoders.backbones.common import ConvNorm, initialize
+from ipse.errors import TrainingError
+from ipse.training.augment import Geometry
+from ipse.training.data import Chips
+from ipse.training.recipe import TrainRecipe
+from ipse.training.tasks.common import Run, Targets, Task
+
+POINTS = 70
+"""Dense landmarks: the customary 68 and the pupils."""
+
+# The five points of face alignment as means of dense ones: eyes, tip of the nose, corners of the mouth.
+_FIVE: tuple[tuple[int, ...], ...] = (tuple(range(36, 42)), tuple(range(42, 48)), (30,), (48,), (54,))
+
+MIRROR: npt.NDArray[np.int64] = np.array(
+    [
+        *range(16, -1, -1),
+        *range(26, 16, -1),
+        *(27, 28, 29, 30, 35, 34, 33, 32, 31),
+        *(45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40),
+        *(54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55),
+        *(64, 63, 62, 61, 60, 67, 66, 65),
+        *(69, 68),
+    ]
+)
+"""(70,) which point of the mirror image each point becomes."""
+
+# A grid of the network covers so many pixels of the chip.
+_CELL = 4
+
+
+def five_of(dense: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
+    """(..., 5, 2) points of alignment from (..., 70, 2) dense ones."""
+    return np.stack([dense[..., list(rows), :].mean(-2) for rows in _FIVE], -2)
+
+
+class _Inverted(nn.Module):
+    """An inverted residual with a depthwise filter."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1, widen: int = 2) -> None:
+        super().__init__()
+        middle = inputs * widen
+        self.layers = nn.Sequential(
+            ConvNorm(inputs, middle, act=nn.ReLU()),
+            ConvNorm(middle, middle, 3, stride, 1, groups=middle, act=nn.ReLU()),
+            ConvNorm(middle, outputs),
+        )
+        self.residual = stride == 1 and inputs == outputs
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out = self.layers(x)
+        return x + out if self.residual else out
+
+
+class LandmarkNetwork(nn.Module):
+    """Down to a sixteenth and back to a quarter of the chip, with heads for points, their visibility and parts.
+
+    It maps (N, 3, H, W) normalized floats to ``points`` (N, 70, 2) in shares of width and height (0 and 1 at the edges
+    of the chip), ``visible`` (N, 70) logits, and ``parts`` (N, C, H/4, W/4) logits. Points are the means of heat maps,
+    so they fall between cells (integral regression, Sun et al., 2018).
+
+    Parameters
+    ----------
+    classes
+        C, of the segmentation.
+    width
+        Factor on all channels.
+    depth
+        Inverted residuals at each of the three coarser scales.
+    """
+
+    def __init__(self, classes: int = 21, width: float = 1.0, depth: int = 2) -> None:
+        super().__init__()
+        a, b, c, d = (round(count * width) for count in (24, 40, 72, 112))
+        self.stem = ConvNorm(3, a, 3, 2, 1, act=nn.ReLU())
+        self.quarter = nn.Sequential(_Inverted(a, b, 2), *(_Inverted(b, b) for _ in range(depth)))
+        self.eighth = nn.Sequential(_Inverted(b, c, 2), *(_Inverted(c, c) for _ in range(depth)))
+        self.sixteenth = nn.Sequential(_Inverted(c, d, 2), *(_Inverted(d, d) for _ in range(2 * depth)))
+        self.up_eighth = ConvNorm(d, c)
+        self.join_eighth = _Inverted(c, c)
+        self.up_quarter = ConvNorm(c, b)
+        self.join_quarter = nn.Sequential(_Inverted(b, b), ConvNorm(b, 2 * b, act=nn.ReLU()))
+        self.heat = nn.Conv2d(2 * b, POINTS, 1)
+        self.parts = nn.Conv2d(2 * b, classes, 1)
+        self.visible = nn.Linear(d, POINTS)
+        initialize(self)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """See the class."""
+        quarter = self.quarter(self.stem(x))
+        eighth = self.eighth(quarter)
+        sixteenth = self.sixteenth(eighth)
+        up = functional.interpolate(self.up_eighth(sixteenth), scale_factor=2.0, mode="bilinear")
+        eighth = self.join_eighth(eighth + up)
+        up = functional.interpolate(self.up_quarter(eighth), scale_factor=2.0, mode="bilinear")
+        fine = self.join_quarter(quarter + up)
+        heat = self.heat(fine)
+        height, width = heat.shape[2:]
+        chances = heat.float().flatten(2).softmax(2).unflatten(2, (height, width))
+        columns = (torch.arange(width, device=x.device) + 0.5) / width
+        rows = (torch.arange(height, device=x.device) + 0.5) / height
+        points = torch.stack([(chances.sum(2) * columns).sum(2), (chances.sum(3) * rows).sum(2)], 2)
+        return {"points": points, "visible": self.visible(sixteenth.mean((2, 3))), "parts": self.parts(fine)}
+
+
+class LandmarksTask(Task):
+    """Train `LandmarkNetwork`; the recipe's ``network`` has its options, without a backbone."""
+
+    def __init__(self, recipe: TrainRecipe, chips: Chips) -> None:
+        super().__init__()
+        if recipe.cut.size[0] % 16 or recipe.cut.size[1] % 16:
+            raise TrainingError(f"Landmarks need chips whose sides are multiples of 16, not {recipe.cut.size}.")
+        if not recipe.cut.parts:
+            raise TrainingError(
+                "Landmarks are trained with the segmentation.", "Set `parts: true` in the recipe's cut."
+            )
+        chips.column("dense")
+        try:
+            self.network = LandmarkNetwork(**recipe.network)
+        except TypeError as error:
+            raise TrainingError(f"The network cannot be made with {dict(recipe.network)}: {error}.") from error
+        height, width = recipe.cut.size
+        self.register_buffer("sides", torch.tensor([width, height], dtype=torch.float32))
+
+    def targets(self, chips: Chips, rows: npt.NDArray[np.int64]) -> Targets:
+        """See `Task.targets`: points in pixels, whether they show, and classes of pixels."""
+        return {
+            "dense": torch.from_numpy(chips.column("dense")[rows]),
+            "visible": torch.from_numpy(chips.column("dense_visible")[rows]),
+            "parts": torch.from_numpy(chips.parts(rows)),
+        }
+
+    def move(self, targets: Targets, maps: torch.Tensor) -> Targets:
+        """Points and parts go with the pixels; in mirror images left points become right ones."""
+        maps = maps.to(targets["dense"].device)
+        mirrored = Geometry.mirrored(maps).to(maps.device)
+        points, visible = Geometry.move_points(targets["dense"], maps), targets["visible"]
+        points = torch.where(mirrored[:, None, None], points[:, MIRROR], points)
+        visible = torch.where(mirrored[:, None], visible[:, MIRROR], visible)
+        parts = Geometry.move_pictures(targets["parts"][:, None].float(), maps, "nearest")[:, 0]
+        return {"dense": points, "visible": visible, "parts": parts.round().to(torch.uint8)}
+
+    def forward(self, pixels: torch.Tensor, targets: Targets) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """L1 of points in pixels, cross-entropy of visibility and of parts."""
+        told = self.network(pixels)
+        true = (targets["dense"] + 0.5) / self.sides
+        inside = ((true > -0.02) & (true < 1.02)).all(2)
+        errors = ((told["points"] - true) * self.sides).abs().sum(2)
+        # A point that is hidden is guessed from the others, which teaches less about what it looks like.
+        weights = inside * (0.3 + 0.7 * targets["visible"])
+        points = (errors * weights).sum() / weights.sum().clamp(min=1)
+        visible = functional.binary_cross_entropy_with_logits(told["visible"].float(), targets["visible"].float())
+        small = targets["parts"][:, _CELL // 2 :: _CELL, _CELL // 2 :: _CELL].long()
+        parts = functional.cross_entropy(told["parts"].float(), small)
+        logs = {"points": points.detach(), "visible": visible.detach(), "parts": parts.detach()}
+        return points + visible + parts, logs
+
+    def judge(self, network: nn.Module, chips: Chips, run: Run) -> dict[str, float]:
+        """Mean error of visible points over the distance of the outer corners of the eyes; agreement of the rest."""
+        told = run(network, chips)
+        true, visible = chips.column("dense"), chips.column("dense_visible")
+        found = told["points"] * self.sides.cpu().numpy() - 0.5
+        eyes = np.linalg.norm(true[:, 36] - true[:, 45], axis=1)
+        usable = eyes > 0.05 * chips.cut.size[1]  # of a face from the side the eyes coincide
+        errors = np.linalg.norm(found - true, axis=2) / np.maximum(eyes, 1e-6)[:, None]
+        shown = visible & usable[:, None]
+        five = np.linalg.norm(five_of(found) - five_of(true), axis=2) / np.maximum(eyes, 1e-6)[:, None]
+        figures = {
+            "nme": float(errors[shown].mean()),
+            "nme_five": float(five[usable].mean()),
+            "visible_accuracy": float(((told["visible"] > 0) == visible).mean()),
+        }
+        chosen = told["parts"].argmax(1)
+        small = chips.parts(np.arange(len(chips)))[:, _CELL // 2 :: _CELL, _CELL // 2 :: _CELL]
+        classes = np.unique(small)
+        overlaps = [((chosen == c) & (small == c)).sum() / ((chosen == c) | (small == c)).sum() for c in classes]
+        return figures | {"parts_iou": float(np.mean(overlaps))}
+
+    def contract(self) -> dict[str, Any]:
+        """See `Task.contract`."""
+        return {
+            "outputs": {
+                "points": {"kind": "points", "count": POINTS, "unit": "share of the chip's width and height"},
+                "visible": {"kind": "logits"},
+                "parts": {"kind": "map", "cell": _CELL},
+            }
+        }
