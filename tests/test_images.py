@@ -193,7 +193,9 @@ def test_bombs_are_refused_without_warning_or_decoding():
         warnings.simplefilter("error")
         for side in (9_000, 11_000, 60_000):
             assert reason(images.read_image, png_header(side, side)) == "too-large"
-    assert reason(images.read_image, png_header(0, 10)) in ("no-pixels", "corrupt")
+    assert reason(images.read_image, png_header(0, 10)) == "no-pixels"
+    bitmap = b"BM" + struct.pack("<IHHIIiiHHIIiiII", 54, 0, 0, 54, 40, 0, 0, 1, 24, 0, 0, 0, 0, 0, 0)
+    assert reason(images.read_image, bitmap) == "no-pixels"
 
 
 def test_large_jpegs_are_decoded_smaller_and_others_refused():

@@ -12,7 +12,9 @@ import io
 import json
 import math
 import os
+import re
 import stat
+import struct
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -424,7 +426,8 @@ def _decode(file: BinaryIO, name: str, max_pixels: int, background: tuple[int, i
             else:
                 image = Image.open(file, formats=_formats())
     except Image.DecompressionBombError as error:
-        raise _too_large(name, str(error), max_pixels) from error
+        pixels = re.search(r"\d+", str(error))
+        raise _too_large(name, f"{int(pixels[0]):,} pixels" if pixels else str(error), max_pixels) from error
     except Exception as error:
         raise _not_an_image(head, name) from error
     if image.format == "JPEG":
@@ -477,7 +480,7 @@ def _shrink_jpeg(image: Image.Image, max_pixels: int) -> None:
 def _check_size(size: tuple[int, int], max_pixels: int, name: str) -> None:
     width, height = size
     if min(width, height) < 1:
-        raise ImageError(f"{name} has no pixels: {width}×{height}.", "Use another image.", reason="no-pixels")
+        raise _empty_image(size, name)
     if width * height > max_pixels:
         raise _too_large(name, f"{width}×{height} pixels", max_pixels)
 
@@ -566,6 +569,11 @@ def _from_array(array: npt.NDArray[Any], max_pixels: int, background: tuple[int,
 
 
 def _not_an_image(head: bytes, name: str) -> ImageError:
+    # Pillow does not take these for images at all.
+    sizes = {b"\x89PNG": struct.Struct(">16xII"), b"BM": struct.Struct("<18xii")}
+    for magic, size in sizes.items():
+        if head.startswith(magic) and len(head) >= size.size and 0 in size.unpack_from(head):
+            return _empty_image(size.unpack_from(head), name)
     brand = head[8:12] if head[4:8] == b"ftyp" else b""
     if brand in (b"heic", b"heix", b"mif1", b"msf1", b"hevc"):
         return ImageError(
@@ -578,6 +586,10 @@ def _not_an_image(head: bytes, name: str) -> ImageError:
         "Use JPEG, PNG, WebP, AVIF, TIFF, GIF, BMP or JPEG 2000.",
         reason="not-an-image",
     )
+
+
+def _empty_image(size: tuple[int, ...], name: str) -> ImageError:
+    return ImageError(f"{name} has no pixels: {size[0]}×{size[1]}.", "Use another image.", reason="no-pixels")
 
 
 def _too_large(name: str, detail: str, max_pixels: int) -> ImageError:

@@ -19,6 +19,7 @@ from ipse.cli.recognizing import (
     GalleryPath,
     KeyFile,
     ReportPath,
+    Turned,
     Workers,
     count,
     index_of,
@@ -54,6 +55,7 @@ def cluster(
     key_file: KeyFile = None,
     encoder: EncoderFile = None,
     detector: DetectorFile = None,
+    turned: Turned = False,
 ) -> None:
     """Sort the faces of photographs and videos into people.
 
@@ -76,7 +78,7 @@ def cluster(
     from ipse.gallery.index import Listing
     from ipse.gallery.sightings import vector_of
 
-    reader = make_reader(encoder, detector, every=every)
+    reader = make_reader(encoder, detector, turned=turned, every=every)
     known = open_gallery(gallery, reader, key_file, create=True)
     limit = near or known.encoder.threshold or known.threshold().value
     if limit is None:

@@ -19,6 +19,7 @@ from ipse.cli.recognizing import (
     GalleryPath,
     KeyFile,
     ReportPath,
+    Turned,
     Workers,
     count,
     make_reader,
@@ -66,6 +67,7 @@ def enroll(
     key_file: KeyFile = None,
     encoder: EncoderFile = None,
     detector: DetectorFile = None,
+    turned: Turned = False,
 ) -> None:
     """Remember a person from one or more photographs.
 
@@ -90,7 +92,7 @@ def enroll(
     from ipse.gallery.index import Listing, PhotoIndex
 
     sources = _sources(name, photos or [], people)
-    reader = make_reader(encoder, detector, crop_side=_CROP_SIDE)
+    reader = make_reader(encoder, detector, turned=turned, crop_side=_CROP_SIDE)
     target = open_gallery(gallery, reader, key_file, create=True)
     if not add:
         _refuse_clashes([who for who, _ in sources], target)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import json
+import os
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +21,7 @@ from ipse.cli.recognizing import (
     GalleryPath,
     KeyFile,
     ReportPath,
+    Turned,
     Workers,
     count,
     index_of,
@@ -58,6 +60,7 @@ def find(
     key_file: KeyFile = None,
     encoder: EncoderFile = None,
     detector: DetectorFile = None,
+    turned: Turned = False,
 ) -> None:
     """Find the people of the gallery in photographs and videos.
 
@@ -79,7 +82,7 @@ def find(
     from ipse.gallery.index import Listing
     from ipse.gallery.sightings import sightings
 
-    reader = make_reader(encoder, detector, every=every)
+    reader = make_reader(encoder, detector, turned=turned, every=every)
     known = open_gallery(gallery, reader, key_file)
     names = known.names()
     listing = Listing(places)
@@ -196,9 +199,16 @@ class Outcome:
         from rich.text import Text
 
         console = Console()
-        table = Table("File", "Who", box=None, pad_edge=False, header_style="bold")
+        # What all paths begin with would only push the rest over the line's end.
+        parents = {str(path.parent) for path, _ in self.lines}
+        shared = Path(os.path.commonpath(parents)) if len(self.lines) > 1 else None
+        title = f"File in {printable(shared)}" if shared and shared != Path.cwd() else "File"
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column(Text(title), overflow="fold")
+        table.add_column("Who")
         for path, text in self.lines:
-            table.add_row(Text(printable(path), overflow="fold"), Text(text))
+            name = path.relative_to(shared) if shared else path
+            table.add_row(Text(printable(name)), Text(text))
         if self.lines:
             console.print(table)
         if self.files > len(self.lines):
@@ -257,7 +267,7 @@ class Outcome:
         if self.without_faces:
             text = (
                 "Nothing like a face was seen: there is none, or it is turned far aside, covered, very blurred, or "
-                "smaller than about 1/40 of the picture's longer side."
+                "smaller than about 1/20 of the picture's longer side."
             )
             rows = [(printable(path), "no face") for path in self.without_face]
             title = f"Without a face — {self.without_faces:,}"

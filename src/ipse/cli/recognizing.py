@@ -45,6 +45,10 @@ DetectorFile = Annotated[
         help="A face detector as ONNX file (SCRFD or YuNet) in place of the built-in one.",
     ),
 ]
+Turned = Annotated[
+    bool,
+    typer.Option("--turned", help="Where there is no upright face, look for faces on their side or on their head."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 ReportPath = Annotated[
     Path | None, typer.Option("--report", help="Write a page that shows everything, such as page.html.")
@@ -59,7 +63,12 @@ NO = 3
 
 
 def make_reader(
-    encoder: Path | None = None, detector: Path | None = None, *, every: float = 1.0, crop_side: int = 112
+    encoder: Path | None = None,
+    detector: Path | None = None,
+    *,
+    turned: bool = False,
+    every: float = 1.0,
+    crop_side: int = 112,
 ) -> Reader:
     """The reader that the options ask for."""
     from ipse.encoders import DlibFaceEncoder, OnnxFaceEncoder
@@ -67,7 +76,7 @@ def make_reader(
     from ipse.gallery.index import Reader
 
     made = OnnxFaceEncoder(encoder, threads=1) if encoder else DlibFaceEncoder(threads=1)
-    finder = OnnxDetector(detector) if detector else HogDetector()
+    finder = OnnxDetector(detector, turned=turned) if detector else HogDetector(turned=turned)
     return Reader(made, finder, every=every, crop_side=crop_side)
 
 

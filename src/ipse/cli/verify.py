@@ -16,6 +16,7 @@ from ipse.cli.recognizing import (
     EncoderFile,
     GalleryPath,
     ReportPath,
+    Turned,
     make_reader,
     printable,
     wrote,
@@ -37,6 +38,7 @@ def verify(
     as_json: AsJson = False,
     encoder: EncoderFile = None,
     detector: DetectorFile = None,
+    turned: Turned = False,
 ) -> None:
     """Compare the faces of two photographs.
 
@@ -51,7 +53,7 @@ def verify(
 
     Exit status: 0 the same person, 3 another person, 2 wrong input, 1 the machine failed.
     """
-    reader = make_reader(encoder, detector)
+    reader = make_reader(encoder, detector, turned=turned)
     limit, source = (threshold, "given") if threshold is not None else _threshold(gallery, reader)
     ours, theirs = _faces(a, reader), _faces(b, reader)
     pairs = [(_distance(x, y, reader), x, y) for x in ours for y in theirs]
