@@ -38,7 +38,7 @@ def cases(draw):
 
 
 @given(cases())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_equals_sorting_with_ties_in_gallery_order(case):
     distances, query, gallery, memory = case
     result = evaluate(Matrix(distances), query, gallery, "market1501", at=(1, 5), memory_mib=memory)
@@ -62,7 +62,7 @@ def test_equals_sorting_with_ties_in_gallery_order(case):
 
 
 @given(cases())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_tensors_on_a_device_are_counted_as_arrays_are(case):
     torch = pytest.importorskip("torch")
     distances, query, gallery, _ = case
