@@ -11,7 +11,8 @@ once and writes `data/body.npz`:
 COCO keypoint
   regressors and the UV masks of lips, eyelids, ears and mouth sampled at the vertices.
 
-Run it only to rebuild the table: ``python -m ipse.world.bake`` (needs ``pip install ipse[dev]``).
+Run it only to rebuild the table: ``python -m ipse.world.bake`` (needs ``pip install ipse[dev]``), then with
+``--derived`` for the small table of what follows from it.
 Coordinates: meters, x to the person's left, y up, z to the front; the rest pose stands on y = 0 after posing.
 """
 
@@ -27,6 +28,7 @@ import numpy as np
 from PIL import Image
 
 OUT = Path(__file__).parent / "data" / "body.npz"
+DERIVED = OUT.with_name("derived.npz")
 RACES, GENDERS, AGES = ("african", "asian", "caucasian"), ("male", "female"), ("baby", "child", "young", "old")
 MUSCLES = ("minmuscle", "averagemuscle", "maxmuscle")
 WEIGHTS = ("minweight", "averageweight", "maxweight")
@@ -298,13 +300,34 @@ def bake(rank: int) -> dict[str, np.ndarray]:
     return table
 
 
+def find_derived() -> dict[str, np.ndarray]:
+    """Everything that the table `DERIVED` keeps, found anew from the body table."""
+    from ipse.world import hair, strands, suit, whiskers
+
+    shell = suit.Suit()
+    found = {
+        "scalp": strands.as_arrays(hair.find_scalp_roots()),
+        "chin": strands.as_arrays(whiskers.find_chin_roots()),
+        **{f"outline/{part}": strands.find_outline(part) for part in strands.OUTLINED},
+        "contact": shell.find_contact(),
+        "anchors": shell.find_anchors(),
+    }
+    return {f"{name}/{key}": value for name, arrays in found.items() for key, value in arrays.items()}
+
+
 def main() -> None:
     """Write the table and say what is in it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--derived", action="store_true", help="only what follows from the body table")
     parser.add_argument("--rank", type=int, default=112, help="components kept of the macro shapes")
     args = parser.parse_args()
     args.out.parent.mkdir(parents=True, exist_ok=True)
+    if args.derived:
+        # Nothing new may rest on what was kept of an older body.
+        DERIVED.unlink(missing_ok=True)
+        np.savez_compressed(DERIVED, **find_derived())
+        return print(f"{DERIVED}: {DERIVED.stat().st_size / 1e3:.0f} kB")
     table = bake(args.rank)
     np.savez_compressed(args.out, **table)
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB")

@@ -151,27 +151,39 @@ class Body:
                 raise WorldError(
                     f"unknown shape {name!r}; `ipse.world.body().locals` lists the {len(self.locals)} names"
                 )
-            self._add(vertices, "local", 2 * row + (x < 0), abs(float(x)))
+            target = 2 * row + (x < 0)
+            lo, hi = self._table["local_ptr"][target], self._table["local_ptr"][target + 1]
+            # A target names each vertex once, so fancy-index addition is exact.
+            vertices[self._table["local_index"][lo:hi]] += self._table["local_delta"][lo:hi] * np.float32(
+                self._table["local_scale"][target] * abs(float(x))
+            )
         feet = vertices[self.triangles[self.group == 0]]
         vertices = vertices - np.array([0, feet[..., 1].min(), 0], np.float32)
         return Rest(vertices, self._joints(vertices), float(feet[..., 1].max() - feet[..., 1].min()))
 
     def action_offsets(self, actions: Mapping[str, float]) -> np.ndarray:
         """Offsets (V, 3) in meters of a facial expression, each action 0..1."""
-        out = np.zeros_like(self.template)
+        strength = np.zeros(len(self.actions), np.float32)
         for name, x in actions.items():
             row = self._action_row.get(name)
             if row is None:
                 raise WorldError(f"unknown facial action {name!r}; `ipse.world.body().actions` lists the 52 names")
-            if x:
-                self._add(out, "action", row, float(x))
+            strength[row] = x
+        used = np.flatnonzero(strength)
+        moved, offsets = self._action_basis
+        out = np.zeros_like(self.template)
+        out[moved] = np.einsum("r,rv->v", strength[used], offsets[used]).reshape(-1, 3)
         return out
 
-    def _add(self, vertices: np.ndarray, kind: str, row: int, x: float) -> None:
+    @cached_property
+    def _action_basis(self) -> tuple[np.ndarray, np.ndarray]:
+        """The vertices (U,) that any facial action moves, and how far each moves them: (actions, 3 U) meters."""
         t = self._table
-        lo, hi = t[f"{kind}_ptr"][row], t[f"{kind}_ptr"][row + 1]
-        # A target names each vertex once, so fancy-index addition is exact.
-        vertices[t[f"{kind}_index"][lo:hi]] += t[f"{kind}_delta"][lo:hi] * np.float32(t[f"{kind}_scale"][row] * x)
+        moved, column = np.unique(t["action_index"], return_inverse=True)
+        offsets = np.zeros((len(self.actions), len(moved), 3), np.float32)
+        row = np.repeat(np.arange(len(self.actions)), np.diff(t["action_ptr"]))
+        offsets[row, column] = t["action_delta"] * t["action_scale"][row, None].astype(np.float32)
+        return moved, offsets.reshape(len(self.actions), -1)
 
     def _joints(self, vertices: np.ndarray) -> np.ndarray:
         ptr, index = self._table["bone_head_ptr"], self._table["bone_head_index"]

@@ -168,7 +168,7 @@ def shown_expression(shot: Shot) -> str | None:
 
 
 def _shows(actions: Mapping[str, float], preset: Mapping[str, float]) -> bool:
-    return all(actions.get(action, 0.0) >= 0.6 * wanted for action, wanted in preset.items() if wanted >= 0.3) and all(
+    return all(actions.get(action, 0.0) >= 0.5 * wanted for action, wanted in preset.items() if wanted >= 0.3) and all(
         strength <= preset.get(action, 0.0) + 0.2 for action, strength in actions.items()
     )
 

@@ -15,6 +15,7 @@ from scipy.spatial import cKDTree
 
 from ipse.world import growth, raster
 from ipse.world.body import Rest, body
+from ipse.world.derived import derived
 from ipse.world.landmarks import DENSE_GROUPS, dense_vertices
 from ipse.world.look import Look, hair_color
 from ipse.world.parts import Material, Part
@@ -23,6 +24,7 @@ from ipse.world.skin import AXIS_Z, scalp, smoothstep, to_linear
 from ipse.world.strands import (
     Frame,
     Roots,
+    as_arrays,
     device_array,
     frame,
     obstacle,
@@ -76,6 +78,11 @@ class _Cut:
 
 @lru_cache(maxsize=1)
 def _scalp_roots() -> Roots:
+    return Roots(**derived("scalp", lambda: as_arrays(find_scalp_roots())))
+
+
+def find_scalp_roots() -> Roots:
+    """Where hair can grow on the head."""
     return scatter_roots(lambda p: (scalp(p) > 0) & (p[..., 1] > 0.64) & (np.abs(p[..., 0]) < 0.12), 3600, 11)
 
 

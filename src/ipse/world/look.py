@@ -201,17 +201,19 @@ def look(
     draws = Draws(Look, ("look", person.number, n), fix, ranges)
     male = person.gender
     grown = clip((person.age - 13) / 5, 0, 1)
-    # From day to day people mostly keep the length of their hair and their beard, and who needs glasses wears them.
-    long_haired, short_sighted, bearded = Draws(Look, ("habit", person.number), None, None).uniforms("habit", 3)
+    # From day to day people mostly keep the length of their hair and their beard, and who needs glasses mostly wears
+    # the same pair.
+    habits = Draws(Look, ("habit", person.number), fix, ranges)
+    long_haired, short_sighted, bearded = habits.uniforms("habit", 3)
     needs_glasses = short_sighted < 0.26 + 0.22 * (person.age > 55)
     return Look(
         hair=_hair(draws, person, long_haired),
-        beard=_beard(draws, person, bearded),
+        beard=_beard(habits if draws.uniforms("beard as ever", 1)[0] < 0.75 else draws, person, bearded),
         makeup=_makeup(draws, (1 - male) ** 2 * grown),
-        glasses=_glasses(draws, person, needs_glasses)
-        if draws.present("glasses", 0.85 if needs_glasses else 0.07)
+        glasses=_glasses(habits if draws.uniforms("glasses as ever", 1)[0] < 0.75 else draws, person, needs_glasses)
+        if draws.present("glasses", 0.9 if needs_glasses else 0.06)
         else None,
-        hat=_hat(draws) if draws.present("hat", 0.13) else None,
+        hat=_hat(draws) if draws.present("hat", 0.09) else None,
         mask=_cloth_color(draws, "mask", _MASK_COLORS) if draws.present("mask", 0.05) else None,
         scarf=_cloth_color(draws, "scarf") if draws.present("scarf", 0.07) else None,
         top=_garment(draws, "top", _top_weights(male)),

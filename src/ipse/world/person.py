@@ -200,6 +200,12 @@ class Skin(Value):
     #: How much it shines.
     oiliness: Unit = 0.4
     wrinkles: Unit = 0.1
+    #: Depth of the folds that faces have at any age: from the nose to the corners of the mouth, and under the eyes.
+    folds: Unit = 0.3
+    #: Depth of the fold in the upper eyelid: 0 none (a single lid).
+    lid_fold: Unit = 0.5
+    #: How high the fold lies above the lashes: 0 close, 1 far.
+    lid_fold_height: Unit = 0.5
     #: Of the lips: -1 pale, 1 dark.
     lips: Signed = 0.0
     #: Darkness of the eye sockets.
@@ -353,18 +359,19 @@ def person(
     ancestry = draws.settle("ancestry", _ancestry(draws.uniforms("ancestry", 3)), 0.0)
     african, asian, caucasian = ancestry
     tone = draws.normal("skin.tone", 7.8 * african + 4.2 * asian + 2.9 * caucasian, 1.7, 1, 10)
-    skin = _skin(draws, age, tone)
+    skin = _skin(draws, age, tone, asian)
     hair = _hair(draws, age, male, tone, ancestry)
+    weight = draws.normal("weight", 0.48 + 0.05 * adult, 0.24, 0.03, 0.97)
     return Person(
         number=n,
         age=age,
         gender=male,
         muscle=draws.normal("muscle", 0.42 + 0.12 * male * adult, 0.2, 0.05, 0.95),
-        weight=draws.normal("weight", 0.48 + 0.05 * adult, 0.24, 0.03, 0.97),
+        weight=weight,
         height=draws.normal("height", 0.5, 0.18, 0.05, 0.95),
         proportions=draws.normal("proportions", 0.55, 0.18, 0.1, 0.95),
         ancestry=ancestry,
-        shape=draws.numbers("shape", _shape(draws, age)),
+        shape=draws.numbers("shape", _shape(draws, age, weight)),
         skin=skin,
         iris=_iris(draws, tone, african + asian),
         hair=hair,
@@ -440,13 +447,24 @@ def _ancestry(uniforms: Sequence[float]) -> tuple[float, float, float]:
     return african, asian, round(1 - african - asian, 4)
 
 
-def _shape(draws: Draws, age: float) -> dict[str, float]:
+#: How much more of a local shape somebody of full weight has than somebody of none: the phenotype's weight hardly
+#: reaches the face.
+_FROM_WEIGHT: dict[str, float] = {
+    "head-fat-incr": 1.1,
+    "l-cheek-volume-incr": 0.7,
+    "r-cheek-volume-incr": 0.7,
+    "neck-double-incr": 0.7,
+}
+
+
+def _shape(draws: Draws, age: float, weight: float) -> dict[str, float]:
     """All local shape changes; children's faces differ a little less, as they do in life."""
     scale = 0.75 + 0.25 * clip((age - 5) / 13, 0, 1)
     normals = iter(draws.normals("shape", 2 * len(_SHAPE_PLAN)))
     shape: dict[str, float] = {}
     for sigma, left, right, asymmetry in _SHAPE_PLAN:
         value, difference = scale * sigma * next(normals), scale * asymmetry * next(normals)
+        value += _FROM_WEIGHT.get(left, 0.0) * (weight - 0.5)
         if right is None:
             shape[left] = clip(value, -SHAPE_LIMIT, SHAPE_LIMIT)
         else:
@@ -486,7 +504,7 @@ def _marks(draws: Draws, path: str, count: int, sizes: tuple[float, float]) -> t
     return tuple(marks)
 
 
-def _skin(draws: Draws, age: float, tone: float) -> Skin:
+def _skin(draws: Draws, age: float, tone: float, asian: float) -> Skin:
     pale = clip((6 - tone) / 4, 0, 1)
     old = clip((age - 25) / 50, 0, 1)
     moles = (0, 0, 0, 0, 1, 1, 1, 2, 3)
@@ -503,7 +521,10 @@ def _skin(draws: Draws, age: float, tone: float) -> Skin:
         roughness=draws.normal("skin.roughness", 0.25 + 0.3 * old, 0.14, 0, 1),
         oiliness=draws.normal("skin.oiliness", 0.45 - 0.1 * old, 0.17, 0, 1),
         wrinkles=draws.normal("skin.wrinkles", clip((age - 25) / 55, 0, 0.95), 0.02 + 0.12 * old, 0, 1),
-        lips=draws.normal("skin.lips", 0.0, 0.5, -1, 1),
+        folds=draws.normal("skin.folds", 0.3 + 0.25 * old, 0.28, 0, 1),
+        lid_fold=draws.normal("skin.lid_fold", 0.6 - 0.4 * asian, 0.3, 0, 1),
+        lid_fold_height=draws.normal("skin.lid_fold_height", 0.5, 0.28, 0, 1),
+        lips=draws.normal("skin.lips", 0.0, 0.55, -1, 1),
         circles=draws.normal("skin.circles", 0.3 + 0.2 * old, 0.25, 0, 1),
         unevenness=draws.normal("skin.unevenness", 0.4, 0.25, 0, 1),
     )

@@ -9,7 +9,9 @@ Walking follows the sagittal joint angles of normal gait (Winter, "The Biomechan
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import lru_cache
+from types import MappingProxyType
 
 import numpy as np
 
@@ -268,7 +270,8 @@ _ON_STANDING = {
 }
 
 
-def body_rotations(pose: BodyPose, person: Person) -> dict[str, np.ndarray]:
+@lru_cache(maxsize=16)
+def body_rotations(pose: BodyPose, person: Person) -> Mapping[str, np.ndarray]:
     """Rotation (3, 3) per bone name, in the axes of the rest pose; see `Body.transforms`.
 
     `pose.joints` adds angles on top. A key is a bone's name, alone or with an axis: ``"lowerarm01.L"``,
@@ -293,7 +296,7 @@ def body_rotations(pose: BodyPose, person: Person) -> dict[str, np.ndarray]:
         bone, axis = _joint_axis(figure.frame, key)
         turn = rotation(axis, degrees)
         figure.turn(bone, figure.turns[bone] @ turn if bone in figure.turns else turn)
-    return figure.turns
+    return MappingProxyType(figure.turns)
 
 
 def _joint_axis(f: Frame, key: str) -> tuple[str, np.ndarray]:

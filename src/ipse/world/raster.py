@@ -128,9 +128,11 @@ def rasterize(
     screen: wp.array(dtype=wp.vec3),
     triangles: wp.array(dtype=wp.vec3i),
     keep: wp.array(dtype=wp.float32),
+    closed: wp.int32,
     keys: wp.array2d(dtype=wp.int64),
 ):
-    """Nearest triangle per sample. A fragment whose interpolated `keep` is negative is cut away (hems, openings).
+    """Nearest triangle per sample. Of the first `closed` triangles only those that face the viewer count, and a
+    fragment whose interpolated `keep` is negative is cut away (hems, openings).
 
     Every row of samples is clipped against the three edges at once, so that the inner loop meets no fragment outside.
     """
@@ -146,7 +148,8 @@ def rasterize(
     if bottom > top or left > right or wp.min(wp.min(a[2], b[2]), c[2]) <= 0.0:
         return
     area = (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
-    if wp.abs(area) < 1.0e-9:
+    # On the screen y points down, so what faces the viewer runs clockwise there.
+    if wp.abs(area) < 1.0e-9 or (t < closed and area > 0.0):
         return
     left = wp.max(left, 0.0)
     right = wp.min(right, float(keys.shape[1] - 1))
@@ -275,6 +278,13 @@ def value_noise(p: wp.vec3) -> float:
         fy,
     )
     return wp.lerp(a, b, fz)
+
+
+@wp.func
+def fifth(x: float) -> float:
+    """The fifth power of x, as Schlick's Fresnel term wants it."""
+    square = x * x
+    return square * square * x
 
 
 @wp.func
@@ -546,7 +556,7 @@ def shade(
         sr = wp.pow(lit, 0.7)
         diffuse = wp.vec3(dr * sr, dg * lit, db * lit)
         color = wp.cw_mul(albedo, wp.cw_mul(light.key_color, diffuse) + light.fill_color * nf * visible) + ambient
-        fresnel = 0.028 + 0.35 * wp.pow(1.0 - facing, 5.0)
+        fresnel = 0.028 + 0.35 * fifth(1.0 - facing)
         shine = 0.75 * ggx(n, view, key_light, rough) + 0.25 * ggx(n, view, key_light, 0.5 * rough)
         color += light.key_color * (fresnel * gloss * 2.2 * shine * lit)
         color += light.fill_color * (fresnel * gloss * ggx(n, view, light.fill_direction, rough) * visible)
@@ -580,7 +590,7 @@ def shade(
         cornea = wp.normalize(d + 0.45 * axis * wp.smoothstep(0.52, 0.40, r) * 0.0 + d * 0.2)
         color += light.key_color * (0.06 * ggx(cornea, view, key_light, 0.16) * (0.3 + 0.7 * lit))
         color += light.fill_color * (0.03 * ggx(cornea, view, light.fill_direction, 0.2))
-        color += sky * (0.03 + 0.25 * wp.pow(1.0 - wp.max(wp.dot(d, view), 0.0), 5.0)) * lid
+        color += sky * (0.03 + 0.25 * fifth(1.0 - wp.max(wp.dot(d, view), 0.0))) * lid
     elif kind == 3 or kind == 8:
         tangent = wa * (vertices[s.toward[i]] - vertices[i])
         tangent += wb * (vertices[s.toward[j]] - vertices[j]) + wc * (vertices[s.toward[k]] - vertices[k])
@@ -618,7 +628,7 @@ def shade(
             d5 = wp.max(d5, 0.45)
             lit = wp.max(lit, 0.5)
         color = wp.cw_mul(albedo, light.key_color * (d5 * lit) + light.fill_color * (nf * visible)) + ambient
-        fresnel5 = 0.05 + 0.6 * wp.pow(1.0 - facing, 5.0)
+        fresnel5 = 0.05 + 0.6 * fifth(1.0 - facing)
         color += light.key_color * (fresnel5 * gloss * 2.0 * ggx(n, view, key_light, rough) * lit)
         color += sky * (fresnel5 * gloss * visible)
         if kind == 6 or kind == 7:
@@ -661,6 +671,7 @@ def blend_lens(
     out_label: wp.array2d(dtype=wp.int32),
     lens_label: wp.int32,
     backdrop: wp.array2d(dtype=wp.vec3),
+    factor: wp.int32,
 ):
     """Draw one transparent triangle over what lies behind it: tint, reflection of the sky, highlight."""
     t = wp.tid() + first
@@ -702,9 +713,9 @@ def blend_lens(
                         n = -n
                     behind = out_color[y, x]
                     if out_label[y, x] < 0:
-                        behind = backdrop[y, x]
+                        behind = backdrop[y // factor, x // factor]
                         out_label[y, x] = lens_label
-                    fresnel = 0.04 + 0.5 * wp.pow(1.0 - wp.abs(wp.dot(n, view)), 5.0)
+                    fresnel = 0.04 + 0.5 * fifth(1.0 - wp.abs(wp.dot(n, view)))
                     streak = wp.smoothstep(0.1, 0.9, 0.5 + 0.5 * n[1]) * 0.5
                     color = wp.lerp(behind, wp.cw_mul(behind, tint) * 0.15 + tint * 0.12, opacity)
                     color += light.sky_color * (fresnel * (0.15 + streak))
@@ -740,7 +751,7 @@ def resolve(
         sx = x * factor + k % factor
         sample = color[sy, sx]
         if label[sy, sx] < 0:
-            sample = backdrop[sy, sx]
+            sample = backdrop[y, x]
         if label[sy, sx] != first:
             mixed = True
         sample = wp.cw_mul(sample, gain)

@@ -435,7 +435,13 @@ def _draw(
     )
     shape = (height * factor, width * factor)
     keys = wp.full(shape, raster.NO_KEY, dtype=wp.int64, device=device)
-    wp.launch(raster.rasterize, made.opaque, [screen, made.surface.triangles, made.keep], [keys], device=device)
+    wp.launch(
+        raster.rasterize,
+        made.opaque,
+        [screen, made.surface.triangles, made.keep, made.closed],
+        [keys],
+        device=device,
+    )
 
     light, key_direction = _lighting(shot, camera)
     points = vertices.numpy()[::7]
@@ -453,10 +459,10 @@ def _draw(
     eyes.pupil = 0.15 + 0.05 * (1 - min(shot.light.key, 1.0))
     eyes.redness = 0.5
 
-    color = wp.zeros(shape, dtype=wp.vec3, device=device)
+    color = wp.empty(shape, dtype=wp.vec3, device=device)
     label = wp.empty(shape, dtype=wp.int32, device=device)
-    normal = wp.zeros(shape, dtype=wp.vec3, device=device)
-    uv = wp.zeros(shape, dtype=wp.vec2, device=device)
+    normal = wp.empty(shape, dtype=wp.vec3, device=device)
+    uv = wp.empty(shape, dtype=wp.vec2, device=device)
     wp.launch(
         raster.shade,
         shape,
@@ -465,8 +471,7 @@ def _draw(
         device=device,
     )
     wp.launch(raster.fill_reused, shape, [], [color, label, normal, uv], device=device)
-    behind = background(shot.background, width, height)
-    backdrop = wp.array(np.repeat(np.repeat(behind, factor, 0), factor, 1), dtype=wp.vec3, device=device)
+    backdrop = wp.array(background(shot.background, width, height), dtype=wp.vec3, device=device)
     if made.lenses:
         wp.launch(
             raster.blend_lens,
@@ -483,10 +488,11 @@ def _draw(
                 label,
                 LABEL["glasses"],
                 backdrop,
+                factor,
             ],
             device=device,
         )
-    gain = _camera_response(color.numpy(), label.numpy(), light)
+    gain = _camera_response(color.numpy()[::2, ::2], label.numpy()[::2, ::2], light)
     image = wp.empty((height, width), dtype=wp.vec3, device=device)
     out_label = wp.empty((height, width), dtype=wp.int32, device=device)
     depth = wp.empty((height, width), dtype=wp.float32, device=device)
@@ -525,7 +531,7 @@ def _picture(
         parts[hidden] = LABEL["occluder"]
     image = degrade(image, shot.degrade, seed=made.person.number)
 
-    def seen(points: np.ndarray, slack: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def seen(points: np.ndarray, slack: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         p = camera.project(points)
         x, y = np.floor(p[:, 0]).astype(int), np.floor(p[:, 1]).astype(int)
         inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
@@ -537,10 +543,16 @@ def _picture(
         covered = hidden[np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)]
         return p[:, :2].astype(np.float32), inside & ~covered & ((near == 0) | (p[:, 2] <= near + slack))
 
-    dense, dense_visible = seen(posed.dense, 0.008)
-    five, five_visible = seen(posed.five, 0.012)
     # Body keypoints lie inside the limbs, those of the head just under the skin.
-    keypoints, keypoints_visible = seen(posed.keypoints, np.repeat([0.035, 0.16], [5, len(posed.keypoints) - 5]))
+    counts = (len(posed.dense), len(posed.five), 5, len(posed.keypoints) - 5)
+    points, visible = seen(
+        np.concatenate([posed.dense, posed.five, posed.keypoints]), np.repeat([0.008, 0.012, 0.035, 0.16], counts)
+    )
+    ends = np.cumsum(counts)[:2]
+    (dense, five, keypoints), (dense_visible, five_visible, keypoints_visible) = (
+        np.split(points, ends),
+        np.split(visible, ends),
+    )
     box = None
     if len(body_rows):
         x, y = body_columns, body_rows

@@ -153,7 +153,9 @@ def _teeth(part: Part) -> Part:
 
 @dataclass
 class Scene:
-    """Joined geometry on a device. `N` vertices, `M` opaque and lens triangles (lenses last)."""
+    """Joined geometry on a device. `N` vertices, `M` triangles: `opaque` ones, the first `closed` of which show one
+    side only, then `lenses`.
+    """
 
     person: Person
     look: Look
@@ -165,19 +167,25 @@ class Scene:
     surface: raster.Surface
     opaque: int
     lenses: int
+    closed: int
     bone: wp.array
     weight: wp.array
+
+
+#: Surfaces of which no picture shows the inner side.
+_CLOSED = (raster.SKIN, raster.BODY_SKIN, raster.EYE)
 
 
 def join(parts: list[Part], texture: np.ndarray, texture_label: np.ndarray, cut: float, device: str) -> dict:
     """Concatenate parts, leaving out triangles wholly below template height `cut`; arrays on `device`."""
     b = body()
-    parts = sorted(parts, key=lambda p: p.material.kind == raster.LENS)
+    # First what shows its outer side only, lenses last.
+    parts = sorted(parts, key=lambda p: (p.material.kind not in _CLOSED) + (p.material.kind == raster.LENS))
     materials: list[list[float]] = []
     fields: dict[str, list[np.ndarray]] = {
         k: [] for k in ("rest", "anchor", "keep", "color", "coordinate", "toward", "tri", "uv", "material", "label")
     }
-    offset = lenses = 0
+    offset = lenses = closed = 0
     for part in parts:
         triangles = np.asarray(part.triangles, np.int32)
         chosen = (b.template[part.anchor, 1] > cut)[triangles].any(1)
@@ -207,6 +215,7 @@ def join(parts: list[Part], texture: np.ndarray, texture_label: np.ndarray, cut:
         materials.append(part.material.row())
         offset += n
         lenses += m if part.material.kind == raster.LENS else 0
+        closed += m if part.material.kind in _CLOSED else 0
     joined = {k: np.concatenate(v) for k, v in fields.items()}
 
     surface = raster.Surface()
@@ -228,6 +237,7 @@ def join(parts: list[Part], texture: np.ndarray, texture_label: np.ndarray, cut:
         "keep": wp.array(joined["keep"], dtype=wp.float32, device=device),
         "opaque": len(joined["tri"]) - lenses,
         "lenses": lenses,
+        "closed": closed,
     }
 
 
@@ -269,7 +279,11 @@ def depth_map(scene: Scene, vertices: wp.array, rows: np.ndarray, size: int) -> 
     wp.launch(raster.project, vertices.shape, [vertices, matrix, 0], [screen], device=scene.device)
     keys = wp.full((size, size), raster.NO_KEY, dtype=wp.int64, device=scene.device)
     wp.launch(
-        raster.rasterize, scene.opaque, [screen, scene.surface.triangles, scene.keep], [keys], device=scene.device
+        raster.rasterize,
+        scene.opaque,
+        [screen, scene.surface.triangles, scene.keep, scene.closed],
+        [keys],
+        device=scene.device,
     )
     return keys, matrix
 

@@ -386,7 +386,7 @@ def _expression(draws: Draws, mood: str) -> dict[str, float]:
     small = dict(zip(_MICRO, draws.uniforms("expression/micro", len(_MICRO)), strict=True))
     strengths: dict[str, float] = {}
     for action, u in zip(ACTIONS, each, strict=True):
-        strength = preset.get(action, 0.0) * (0.7 + 0.35 * whole) * (0.9 + 0.2 * u)
+        strength = preset.get(action, 0.0) * (0.6 + 0.45 * whole) * (0.9 + 0.2 * u)
         strength += _MICRO.get(action, 0.0) * small.get(action, 0.0) ** 2
         if strength > 0.003:
             strengths[action] = clip(strength, 0, 1)
@@ -433,7 +433,7 @@ def _pose(draws: Draws, framing: str) -> BodyPose:
     return BodyPose(
         # Closer framings show the shoulders at most.
         name=draws.choice("pose.name", weights if framing == "person" else {"standing": 1.0}),
-        phase=draws.uniform("pose.phase", 0, 1),
+        phase=draws.number("pose.phase", lambda u: u if framing == "person" else 0.0),
         joints=draws.numbers("pose.joints", {}),
     )
 
@@ -460,12 +460,12 @@ def _camera(draws: Draws, framing: str, hard: bool) -> Camera:
 
 #: (weight, key azimuth from the middle, spread, key elevation, key, softness, fill, ambient), the side left to chance.
 _LIGHTS: dict[str, tuple[float, float, float, float, float, float, float, float]] = {
-    "front": (0.24, 0, 15, 30, 0.7, 0.6, 0.22, 0.35),
+    "front": (0.28, 0, 15, 30, 0.7, 0.6, 0.22, 0.35),
     "three_quarter": (0.3, 42, 12, 38, 0.85, 0.45, 0.24, 0.3),
-    "side": (0.16, 75, 12, 24, 1.0, 0.35, 0.18, 0.25),
+    "side": (0.12, 75, 12, 24, 1.0, 0.35, 0.18, 0.25),
     "top": (0.1, 15, 25, 60, 0.8, 0.45, 0.24, 0.34),
     "overcast": (0.12, 20, 40, 60, 0.4, 0.95, 0.15, 0.6),
-    "back": (0.05, 145, 15, 35, 1.1, 0.3, 0.35, 0.3),
+    "back": (0.04, 145, 15, 35, 1.1, 0.3, 0.35, 0.3),
     "below": (0.03, 25, 20, -22, 0.6, 0.6, 0.2, 0.3),
 }
 

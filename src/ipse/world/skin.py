@@ -96,6 +96,7 @@ def canvas() -> dict[str, np.ndarray]:
             wp.array(screen, dtype=wp.vec3, device="cpu"),
             wp.array(triangles, dtype=wp.vec3i, device="cpu"),
             wp.zeros(len(screen), dtype=wp.float32, device="cpu"),
+            0,
         ],
         [keys],
         device="cpu",
@@ -234,7 +235,8 @@ def zones() -> dict[str, np.ndarray]:
     under = under * blob(point, (0.031, 0.712, 0.13), (0.012, 0.02, 0.05))
     fold_x = np.interp(y, [0.640, 0.655, 0.668, 0.684], [0.0355, 0.0335, 0.028, 0.0195])
     nasolabial = np.exp(-(((x - fold_x) / 0.0016) ** 2)) * smoothstep(0.638, 0.648, y) * smoothstep(0.688, 0.682, y)
-    lines = 0.55 * forehead + 0.6 * crow + 0.7 * under + 0.8 * nasolabial * (z > 0.1)
+    folds = 0.7 * under + 0.8 * nasolabial * (z > 0.1)
+    lines = 0.55 * forehead + 0.6 * crow + folds
 
     oil = blob(point, (0.0, 0.700, 0.165), (0.010, 0.022, 0.03)) + blob(point, (0.0, 0.783, 0.15), (0.03, 0.014, 0.04))
     made = {
@@ -244,6 +246,7 @@ def zones() -> dict[str, np.ndarray]:
         "freckles": (blob(point, (0.028, 0.700, 0.14), (0.030, 0.022, 0.06)) + 0.35 * c["face"]).clip(0, 1),
         # A line is a dark valley beside a bright ridge.
         "lines": gaussian_filter(lines, 0.7) - 0.35 * gaussian_filter(lines, 2.5),
+        "folds": gaussian_filter(folds, 1.2) - 0.3 * gaussian_filter(folds, 3.0),
         "lips": smoothstep(0.25, 0.75, c["lips"]),
         "shadow": blob(point, (0.031, 0.7385, 0.135), (0.0125, 0.0045, 0.03)) * smoothstep(0.727, 0.732, y),
         "blush": blob(point, (0.047, 0.697, 0.115), (0.014, 0.010, 0.05)),
@@ -284,7 +287,7 @@ def paint(person: Person, look: Look) -> tuple[np.ndarray, np.ndarray]:
     coarse, medium, fine, pores, hairs = (field(n) for n in ("coarse", "medium", "fine", "pores", "hairs"))
     # Skin is built up as optical density: what darkens it adds, channel by channel.
     density = np.empty((HEIGHT, WIDTH, 3), np.float32)
-    blotches = skin.unevenness * (0.10 * coarse + 0.07 * medium)
+    blotches = skin.unevenness * (0.13 * coarse + 0.09 * medium)
     grain = (0.012 + 0.02 * skin.roughness) * fine + 0.035 * skin.roughness * pores
     density[:] = -(blotches + grain)[..., None]
 
@@ -305,13 +308,16 @@ def paint(person: Person, look: Look) -> tuple[np.ndarray, np.ndarray]:
         darken("freckles", (0.25 + 0.35 * skin.freckles) * spots, 0.30, 0.50, 0.65)
     if skin.wrinkles > 0.03:
         darken("lines", 0.75 * skin.wrinkles, 0.85, 1.1, 1.2)
+    darken("folds", 0.55 * skin.folds, 0.85, 1.1, 1.2)
+    rows, columns, fold = _lid_fold(person)
+    density[rows, columns] += fold[..., None] * np.array([0.9, 1.1, 1.1], np.float32)
     for mark in skin.moles:
         rows, columns, spot = _mole(mark)
         density[rows, columns] += spot[..., None] * np.array([1.3, 1.9, 2.2], np.float32)
     darken("rim", 0.18 + 0.95 * makeup.liner, 1.3, 1.5, 1.5)
     if makeup.blush > 0:
         darken("blush", makeup.blush, 0.04, 0.48, 0.36)
-    shaved = 0.17 * person.beard_density * (0.4 + light)
+    shaved = 0.26 * person.beard_density * (0.4 + light)
     if shaved > 0.01:
         darken("beard_stubble", shaved, 1.0, 0.85, 0.6)
     albedo = base * np.exp(-density)
@@ -326,7 +332,7 @@ def paint(person: Person, look: Look) -> tuple[np.ndarray, np.ndarray]:
         cover(_scar(mark), pale)
 
     lip = base * np.array([0.80, 0.50, 0.50], np.float32) + np.array([0.035, 0.0, 0.004], np.float32)
-    lip = lip * np.exp(-np.array([0.35, 0.5, 0.45], np.float32) * np.float32(skin.lips))
+    lip = lip * np.exp(-np.array([0.5, 0.75, 0.7], np.float32) * np.float32(skin.lips))
     painted = makeup.lipstick is not None
     if painted:
         lip = lip + (to_linear(makeup.lipstick.rgb) - lip) * np.float32(makeup.lipstick_strength)
@@ -337,7 +343,7 @@ def paint(person: Person, look: Look) -> tuple[np.ndarray, np.ndarray]:
     # Brows, a tint under the beard, the shaved scalp and what lies under the hair.
     grown = to_linear(beard_color(person).rgb)
     brows = _brows(person, hairs, fine)
-    cover(brows, grown * (0.75 - 0.45 * person.brows.darkness) + 0.004)
+    cover(brows, grown * (0.65 - 0.45 * person.brows.darkness) + 0.004)
     inside = zone["inside"] - person.hair.recession * zone["recede"]
     amount = {"bald": 0.08, "buzz": 0.72}.get(look.hair.style, 0.9) * person.hair.density
     hairy = amount * smoothstep(-0.004, 0.006, inside + 0.0018 * fine) * (0.95 + 0.08 * hairs)
@@ -388,6 +394,18 @@ def _scar(mark: Mark) -> np.ndarray:
     return 0.75 * mark.strength * line * (point[..., 2] > 0)
 
 
+def _lid_fold(person: Person) -> tuple[slice, slice, np.ndarray]:
+    """Rows and columns of the texture around the upper eyelids, and how much the fold in them darkens there."""
+    rows = slice(int((TOP - 0.752) / (TOP - BOTTOM) * HEIGHT), int((TOP - 0.722) / (TOP - BOTTOM) * HEIGHT))
+    columns = slice(int(0.28 * WIDTH), int(0.72 * WIDTH))
+    point = canvas()["point"][rows, columns]
+    x, y = np.abs(point[..., 0]), point[..., 1]
+    across = (x - 0.031) / 0.0165
+    center = 0.7345 + 0.0065 * person.skin.lid_fold_height - 0.0045 * across**2
+    line = np.exp(-(((y - center) / 0.0011) ** 2)) * smoothstep(1.15, 0.75, np.abs(across))
+    return rows, columns, 0.8 * person.skin.lid_fold * line * (point[..., 2] > 0.05)
+
+
 def _brows(person: Person, hairs: np.ndarray, fine: np.ndarray) -> np.ndarray:
     """Opacity of the eyebrows: two arcs over the eyes, thick inside, thinning to the temple."""
     out = np.zeros((HEIGHT, WIDTH), np.float32)
@@ -399,11 +417,11 @@ def _brows(person: Person, hairs: np.ndarray, fine: np.ndarray) -> np.ndarray:
     b = person.brows
     inner = 0.0085 + 0.006 * b.spacing
     t = (x - inner) / (0.0545 - inner)
-    arch = 0.0010 + 0.0042 * b.arch
+    arch = 0.0006 + 0.0056 * b.arch
     center = 0.7512 + arch * np.sin(t.clip(0, 1.1) * np.pi * 0.80) - 0.0085 * (t - 0.60).clip(0, 1)
-    half = (0.0022 + 0.0040 * b.thickness) * (1 - 0.72 * t.clip(0, 1) ** 1.6) * (0.75 + 0.25 * smoothstep(0, 0.15, t))
+    half = (0.0018 + 0.0050 * b.thickness) * (1 - 0.72 * t.clip(0, 1) ** 1.6) * (0.75 + 0.25 * smoothstep(0, 0.15, t))
     shape = smoothstep(1.25, 0.55, np.abs(y - center) / half) * smoothstep(-0.05, 0.08, t) * smoothstep(1.02, 0.85, t)
     strokes = 0.88 + 0.13 * hairs[rows, columns] + 0.08 * fine[rows, columns]
-    opacity = (0.35 + 0.65 * b.density) * (0.8 + 0.2 * b.thickness)
-    out[rows, columns] = (shape * strokes * opacity * 1.15).clip(0, 0.96) * (point[..., 2] > 0.05)
+    opacity = (0.45 + 0.55 * b.density) * (0.8 + 0.2 * b.thickness)
+    out[rows, columns] = (shape * strokes * opacity * 1.3).clip(0, 0.96) * (point[..., 2] > 0.05)
     return out

@@ -8,7 +8,7 @@ template's, where "above the brow" means the same place for a child and for an e
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 
 import numpy as np
@@ -19,6 +19,7 @@ from scipy.spatial import cKDTree
 from ipse.world import growth
 from ipse.world.body import Rest, body
 from ipse.world.colors import GRAY_HAIR, WHITE_HAIR
+from ipse.world.derived import derived
 from ipse.world.skin import to_linear
 
 HEAD_CENTER = np.array([0.0, 0.745, 0.055], np.float32)
@@ -112,6 +113,11 @@ def template_normals() -> np.ndarray:
     return unit(normals)
 
 
+def as_arrays(roots: Roots) -> dict[str, np.ndarray]:
+    """What `Roots` are made of, by name."""
+    return {field.name: getattr(roots, field.name) for field in fields(roots)}
+
+
 def scatter_roots(wanted: Callable[[np.ndarray], np.ndarray], count: int, seed: int, candidates: int = 9000) -> Roots:
     """At most `count` roots on the head's skin where `wanted` (template points to bool) holds.
 
@@ -172,16 +178,29 @@ def _directions() -> np.ndarray:
     return np.stack([np.cos(e) * np.sin(a), np.sin(e), np.cos(e) * np.cos(a)], -1).reshape(-1, 3)
 
 
+OUTLINED = {
+    "head": (0.64, 1.0, 1.0, HEAD_CENTER, (1.0, 1.0, 1.0)),
+    # Stretching makes a tall tube flat, so that it is seen whole from one center.
+    "neck": (0.555, 0.665, 0.075, (0.0, 0.61, 0.025), (1.0, 4.0, 1.0)),
+    "torso": (0.05, 0.60, 0.205, (0.0, 0.44, 0.02), (1.0, 1.6, 1.0)),
+}
+"""Parts of the template that rays can be cast at: the head with ears, the neck, the torso without arms. Each with its
+lowest and highest place and half its width in meters, the center of the rays and the stretch along each axis."""
+
+
 @lru_cache(maxsize=3)
 def _outline(part: str) -> _Outline:
-    """`head` (with ears), `neck` or `torso` (without arms) of the template."""
+    found = derived(f"outline/{part}", lambda: find_outline(part))
+    _, _, _, center, stretch = OUTLINED[part]
+    place = np.einsum("nk,nki->ni", found["weights"], body().template[found["corners"]])[found["even"]]
+    center, stretch = np.array(center, np.float32), np.array(stretch, np.float32)
+    return _Outline(found["corners"], found["weights"], center, stretch, found["even"], place.mean(0), place.std(0))
+
+
+def find_outline(part: str) -> dict[str, np.ndarray]:
+    """`corners`, `weights` and `even` of the outline of a part (a key of `OUTLINED`)."""
     b = body()
-    low, high, width, center, stretch = {
-        "head": (0.64, 1.0, 1.0, HEAD_CENTER, (1.0, 1.0, 1.0)),
-        # Stretching makes a tall tube flat, so that it is seen whole from one center.
-        "neck": (0.555, 0.665, 0.075, (0.0, 0.61, 0.025), (1.0, 4.0, 1.0)),
-        "torso": (0.05, 0.60, 0.205, (0.0, 0.44, 0.02), (1.0, 1.6, 1.0)),
-    }[part]
+    low, high, width, center, stretch = OUTLINED[part]
     center, stretch = np.array(center, np.float32), np.array(stretch, np.float32)
     triangles = b.triangles[b.triangles_of("body")]
     corner = b.template[triangles]
@@ -208,9 +227,7 @@ def _outline(part: str) -> _Outline:
     corners, weights = triangles[owner[best]], weights.reshape(-1, 3)[best].astype(np.float32)
     # One direction in so many that rows near the poles do not count more; of the head what is above the jaw.
     kept = (rng.random(len(grid)) < np.sqrt(1 - grid[:, 1] ** 2)) & ((grid[:, 1] > -0.35) | (part != "head"))
-    even = np.flatnonzero(kept)
-    place = np.einsum("nk,nki->ni", weights, b.template[corners])[even]
-    return _Outline(corners, weights, center, stretch, even, place.mean(0), place.std(0))
+    return {"corners": corners, "weights": weights, "even": np.flatnonzero(kept)}
 
 
 def obstacle(part: str, vertices: np.ndarray, smooth: float = 0.7) -> growth.Surround:

@@ -16,6 +16,7 @@ from scipy import sparse
 from scipy.spatial import cKDTree
 
 from ipse.world.body import Rest, body
+from ipse.world.derived import derived
 from ipse.world.skin import smoothstep
 
 SHOULDER, ELBOW, WRIST = np.array([(0.168, 0.525, 0.015), (0.313, 0.349, 0.013), (0.431, 0.245, 0.176)])
@@ -220,7 +221,7 @@ class Suit:
             (np.ones(len(rows), np.float32), (rows, faces)), shape=(len(self.template), len(self.triangles))
         )
         self._contact()
-        self._bind()
+        self.anchor: np.ndarray = derived("anchors", self.find_anchors)["anchor"]
         self._zones = {
             name: (rows, self.average[rows])
             for name, rows in (
@@ -231,8 +232,8 @@ class Suit:
             )
         }
 
-    def _contact(self) -> None:
-        """Which triangle of the skin lies under each vertex of the suit, and where in it."""
+    def find_contact(self) -> dict[str, np.ndarray]:
+        """Which triangle of the skin lies under each vertex of the suit (F, 3), where in it (F, 3), how far (F,)."""
         b = body()
         place = body_places()
         skin = b.triangles[b.triangles_of("body")]
@@ -251,26 +252,35 @@ class Suit:
         gap = np.linalg.norm(np.einsum("nkc,nkci->nki", w, corners[near]) - self.template[:, None], axis=2)
         best = gap.argmin(1)
         row = np.arange(len(self.template))
+        return {
+            "corners": skin[near[row, best]],
+            "weights": w[row, best].astype(np.float32),
+            "gap": gap[row, best].astype(np.float32),
+        }
+
+    def _contact(self) -> None:
+        found = derived("contact", self.find_contact)
         self._skin = sparse.csr_matrix(
-            (w[row, best].ravel(), (np.repeat(row, 3), skin[near[row, best]].ravel())),
-            shape=(len(self.template), len(b.template)),
-        ).astype(np.float32)
+            (found["weights"].ravel(), found["corners"].ravel(), np.arange(0, found["corners"].size + 1, 3)),
+            shape=(len(self.template), len(body().template)),
+        )
         near_neck = smoothstep(0.15, 0.09, self.places.neck)
         self._collar = np.flatnonzero(near_neck > 0)
         self._level = near_neck[self._collar]
         # Bridges (between toes, under the arms) stay.
-        self._bridge = smoothstep(0.014, 0.024, gap[row, best])
+        self._bridge = smoothstep(0.014, 0.024, found["gap"])
 
-    def _bind(self) -> None:
-        """Choose the anchors: the helper mesh's own vertices and, around the neck, what moves like the skin beneath."""
+    def find_anchors(self) -> dict[str, np.ndarray]:
+        """The anchors (F,): the helper mesh's own vertices and, around the neck, what moves like the skin beneath."""
         weights = (self.matrix @ weight_matrix(self.source)).tolil()
         skin = self._skin[self._collar] @ weight_matrix(np.arange(len(body().template)))
         share = self._level[:, None]
         weights[self._collar] = skin.multiply(share) + weights[self._collar].multiply(1 - share)
         chosen = np.union1d(np.arange(len(self.source), len(self.template)), self._collar)
-        self.anchor: np.ndarray = np.zeros(len(self.template), np.int32)
-        self.anchor[: len(self.source)] = self.source
-        self.anchor[chosen] = nearest_anchor(self.template[chosen], weights.tocsr()[chosen])
+        anchor = np.zeros(len(self.template), np.int32)
+        anchor[: len(self.source)] = self.source
+        anchor[chosen] = nearest_anchor(self.template[chosen], weights.tocsr()[chosen])
+        return {"anchor": anchor}
 
     def normals(self, points: np.ndarray) -> np.ndarray:
         """(F, 3) unit vertex normals of the suit with its vertices at `points` (F, 3)."""
@@ -382,13 +392,18 @@ class Drum:
         self._torso = np.flatnonzero(fade > 0)
         self._fade = fade[self._torso].astype(np.float32)
         turns = (np.arange(self.TURNS) + 0.5) / self.TURNS * 2 * np.pi - np.pi
-        gap = np.abs((place.turn[None] - turns[:, None] + np.pi) % (2 * np.pi) - np.pi) / (2 * np.pi / self.TURNS)
-        rise = (place.y[None] - self.heights[:, None]) / 0.03
-        torso = (place.arm < 0.4) * (place.y < 0.5)
-        weight = np.exp(-0.5 * (rise[:, None] ** 2 + gap[None] ** 2)) * torso
-        weight[weight < 0.01 * weight.max(2, keepdims=True)] = 0
-        weight = weight.reshape(-1, len(place.y))
-        self._mean = sparse.csr_matrix((weight / np.maximum(weight.sum(1, keepdims=True), 1e-12)).astype(np.float32))
+        torso = np.flatnonzero((place.arm < 0.4) & (place.y < 0.5) & (place.y > -0.25))
+        gap = np.abs((place.turn[torso] - turns[:, None] + np.pi) % (2 * np.pi) - np.pi) / (2 * np.pi / self.TURNS)
+        around = np.exp(-0.5 * gap**2).astype(np.float32)
+        rings = []
+        for height in self.heights:
+            weight = around * np.exp(-0.5 * ((place.y[torso] - height) / 0.03) ** 2)
+            weight[weight < 0.01 * weight.max(1, keepdims=True)] = 0
+            rings.append(sparse.csr_matrix(weight / np.maximum(weight.sum(1, keepdims=True), 1e-12)))
+        rings = sparse.vstack(rings, "csr")
+        self._mean = sparse.csr_matrix(
+            (rings.data, torso[rings.indices], rings.indptr), shape=(rings.shape[0], len(place.y))
+        )
         self._column = (((place.turn + np.pi) / (2 * np.pi) * self.TURNS - 0.5) % self.TURNS)[self._torso]
         row = np.clip(np.interp(-place.y, -self.heights, np.arange(19)), 0, 17.999)
         self._row = row[self._torso].astype(np.float32)

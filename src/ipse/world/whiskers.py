@@ -10,11 +10,12 @@ from scipy.spatial import cKDTree
 
 from ipse.world import raster
 from ipse.world.body import Rest, body
+from ipse.world.derived import derived
 from ipse.world.look import Look, beard_color
 from ipse.world.parts import Material, Part
 from ipse.world.person import Person
 from ipse.world.skin import beard_zone, smoothstep, to_linear
-from ipse.world.strands import Roots, device_array, frame, ribbons, scatter_roots, strand_colors, unit
+from ipse.world.strands import Roots, as_arrays, device_array, frame, ribbons, scatter_roots, strand_colors, unit
 
 _LID = np.array(
     [
@@ -34,6 +35,12 @@ _LID = np.array(
 
 @lru_cache(maxsize=1)
 def _chin_roots() -> Roots:
+    return Roots(**derived("chin", lambda: as_arrays(find_chin_roots())))
+
+
+def find_chin_roots() -> Roots:
+    """Where a beard can grow."""
+
     def wanted(p: np.ndarray) -> np.ndarray:
         return (np.maximum(beard_zone(p, "full"), beard_zone(p, "goatee")) > 0.2) & (p[..., 1] > 0.595)
 
