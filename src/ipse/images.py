@@ -418,8 +418,8 @@ def _decode(file: BinaryIO, name: str, max_pixels: int, background: tuple[int, i
     file.seek(0)
     try:
         with warnings.catch_warnings():
-            # Sizes are checked below, against the limit that the caller chose.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Sizes are checked below, against the limit that the caller chose; damaged metadata hurt nobody.
+            warnings.simplefilter("ignore")
             # Image.open refuses large JPEGs before they can be decoded small, and splits phones' two-picture files.
             if head.startswith(b"\xff\xd8"):
                 image: Image.Image = JpegImagePlugin.JpegImageFile(file)
@@ -442,7 +442,9 @@ def _decode(file: BinaryIO, name: str, max_pixels: int, background: tuple[int, i
 def _decoding(name: str) -> Iterator[None]:
     """Turn whatever a decoder raises into an `ImageError`; Pillow's decoders raise almost every built-in exception."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     except ImageError:
         raise
     except MemoryError as error:
