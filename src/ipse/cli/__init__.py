@@ -26,9 +26,12 @@ VERBS = {
     "cluster": Verb("ipse.cli.cluster:cluster", "Sort the faces of photographs into people nobody has named."),
     "demo": Verb("ipse.cli.demo:demo", "See what ipse does, in pictures and a page."),
     "enroll": Verb("ipse.cli.enroll:enroll", "Remember somebody from photographs."),
+    "export": Verb("ipse.cli.export:export", "Write a trained network as ONNX, checked against its weights."),
+    "evaluate": Verb("ipse.cli.evaluate:evaluate", "Measure how well features find their people."),
     "find": Verb("ipse.cli.find:find", "Find the people you enrolled in photographs and videos."),
     "gallery": Verb("ipse.cli.gallery:gallery", "See, calibrate, move and clear what is remembered."),
     "systems": Verb("ipse.cli.systems:systems", "List the published systems that work here, with their evidence."),
+    "train": Verb("ipse.cli.train:train", "Train encoders and other networks by recipes."),
     "verify": Verb("ipse.cli.verify:verify", "Are these two photographs of one person?"),
     "world": Verb("ipse.cli.world:world", "People who do not exist: pictures, truth and data sets."),
 }
