@@ -1,12 +1,14 @@
 """Measure recognizing on real photographs: accuracy, who is overlooked, speed beside dlib, memory, and bad files.
 
-The data are named by --shared, a folder with lfw/, utkface/ and photos/; neither the package nor its tests need them.
+The data are named by --shared, a folder with lfw/, utkface/, awe_ears/ and photos/; neither the package nor its tests
+need them.
 
 LFW: the aligned 112 px crops of folds 1 to 5 are padded by 56 px, doubled, and go the way of any photograph: detect
 (as it comes, the face nearest the middle), align, encode. The threshold of a fold is chosen on the other folds; a pair
 with an undetected face is an error. The detector's settings were chosen on UTKFace and on pictures without faces.
-UTKFace: tight crops; whether a face is found, by group. Speed: our calls and dlib's take turns in one run, on the same
-threads. Fuzzing: mutated files may be refused with our error, and must not end, hang or bloat the process.
+UTKFace: tight crops; whether a face is found, by group. Ears: whether a face is seen where there is none. Speed: our
+calls and dlib's take turns in one run, on the same threads. Fuzzing: mutated files may be refused with our error, and
+must not end, hang or bloat the process.
 
     python benchmarks/recognition.py --shared data              # everything; about half an hour on two cores
     python benchmarks/recognition.py --shared data --only lfw   # one part; the other figures in the file stay
@@ -36,6 +38,7 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
+from scipy.stats import binomtest
 
 from ipse.encoders import AveragedEncoder, DlibFaceEncoder
 from ipse.errors import ImageError, WeightsError
@@ -151,29 +154,49 @@ def lfw(evidence: Evidence, shared: Path, workers: int) -> None:
 _AGES = ((3, "0-2"), (13, "3-12"), (20, "13-19"), (40, "20-39"), (60, "40-59"), (999, "60+"))
 
 
-def _is_found(paths: Sequence[str]) -> list[tuple[str, bool]]:
+def _scores(paths: Sequence[str]) -> list[tuple[str, float | None]]:
+    """Path and score of the surest face of each picture; None where no face was found."""
     detector = HogDetector()
-    return [(path, bool(detector.detect(read_image(path)))) for path in paths]
+    faces = [(path, detector.detect(read_image(path))) for path in paths]
+    return [(path, found[0].score if found else None) for path, found in faces]
 
 
 def utkface(evidence: Evidence, shared: Path, workers: int, sample: int) -> None:
-    """Add the detection rate, over all and by group."""
+    """Add how many faces are found, over all and by group, and how often one is seen where there is none."""
     files = sorted(str(path) for path in (shared / "utkface").glob("*.jpg") if len(path.name.split("_")) == 4)
     chosen = random.Random(SEED).sample(files, min(sample, len(files)))
-    found = dict(_in_parallel("UTKFace", _is_found, chosen, workers))
+    scores = dict(_in_parallel("UTKFace", _scores, chosen, workers))
     genders, races = ("male", "female"), ("white", "black", "asian", "indian", "other")
-    groups: dict[str, list[bool]] = {}
-    for path, is_found in found.items():
+    groups: dict[str, list[float | None]] = {}
+    for path, score in scores.items():
         age, gender, race = (int(part) for part in Path(path).name.split("_")[:3])
         band = next(label for top, label in _AGES if age < top)
         for group in ("", f".gender.{genders[gender]}", f".race.{races[race]}", f".age.{band}"):
-            groups.setdefault(group, []).append(is_found)
-    for group, hits in sorted(groups.items()):
-        low, high = bootstrap_ci(np.array(hits, float))
-        evidence.add(
-            f"recognition.utkface_detection{group}", 100 * float(np.mean(hits)), "%", n=len(hits),
-            ci95=(100 * low, 100 * high), note="tight crops of 128 px, as they are" if not group else "",
-        )  # fmt: skip
+            groups.setdefault(group, []).append(score)
+    whole = "tight crops of 128 px, as they are; how sure a lone large face must be was chosen on pictures of this set"
+    for group, found in sorted(groups.items()):
+        for figure, hits, note in (
+            ("detection", [score is not None for score in found], whole),
+            ("detection_sure", [score is not None and score >= 0 for score in found], "from dlib's own limit on"),
+        ):
+            evidence.add(
+                f"recognition.utkface_{figure}{group}", 100 * float(np.mean(hits)), "%", n=len(hits),
+                ci95=_share_ci(sum(hits), len(hits)), note=note if not group else "",
+            )  # fmt: skip
+    ears = sorted(str(path) for path in (shared / "awe_ears").glob("*/*.png"))
+    seen = [score is not None for _, score in _in_parallel("ears", _scores, ears, workers)]
+    people = np.array([Path(path).parent.name for path in ears])
+    low, high = bootstrap_ci(np.array(seen, float), people)
+    evidence.add(
+        "recognition.false_faces", 100 * float(np.mean(seen)), "%", n=len(np.unique(people)),
+        ci95=(100 * low, 100 * high), note=f"{len(ears)} close pictures of ears in which a face was seen",
+    )  # fmt: skip
+
+
+def _share_ci(hits: int, count: int) -> tuple[float, float]:
+    """The exact 95 % interval of a share (Clopper and Pearson 1934), in per cent: it has a width even at 100 %."""
+    interval = binomtest(hits, count).proportion_ci(0.95)
+    return 100 * interval.low, 100 * interval.high
 
 
 # -- speed -----------------------------------------------------------------------------------------------------------
@@ -469,7 +492,7 @@ def fuzz(evidence: Evidence, count: int, workers: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = ("lfw", "utkface", "fuzz", "memory", "encode", "index")
-    parser.add_argument("--shared", type=Path, required=True, help="the folder with lfw/, utkface/ and photos/")
+    parser.add_argument("--shared", type=Path, required=True, help="the folder of the data")
     parser.add_argument("--only", choices=parts, nargs="+", default=parts, help="these parts; other figures stay")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--sample", type=int, default=4000, help="pictures of UTKFace")
