@@ -64,7 +64,8 @@ def demo(
     from rich.console import Console
 
     if photos:
-        return _your_photographs(photos, out)
+        # Not every shell does it in `make demo PHOTOS=~/Pictures`.
+        return _your_photographs(photos.expanduser(), out)
     console = Console(stderr=True)
     sections = []
     try:
