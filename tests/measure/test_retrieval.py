@@ -179,6 +179,7 @@ def test_each_rule_and_filter_has_its_effect():
     ):
         result = evaluate(distances, query, gallery, Protocol("own", "a test", rules))
         assert (result.first[0], result.relevant[0]) == (first, relevant), rules
+    assert result.notes == ("2 of 5 comparisons ignored: same camera.",)
     junk = Protocol("own", "a test", (Ignore(("person", "clothes")),), junk={"person": ("junk",)})
     result = evaluate(distances, query, gallery, junk)
     assert result.first[0] == 2 and "1 of 5 gallery images left out: junk, person is junk." in result.notes

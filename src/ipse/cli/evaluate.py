@@ -151,7 +151,7 @@ def _write(record: dict[str, Any], report: Path, files: list[Path]) -> None:
     shown = [(name, f"{value}   ({ends})" if ends else value) for name, value, ends in _rows(record)]
     sections = [Section("Figures", "In brackets, 95 % bootstrap intervals over people.", rows=shown)] if shown else []
     if record["notes"]:
-        sections.append(Section("Left out", rows=[("", note) for note in record["notes"]]))
+        sections.append(Section("Left out", " ".join(record["notes"])))
     lede = f"{record['about']} {', '.join(map(printable, files))}{'; re-ranked' if record['reranked'] else ''}."
     notes = [
         "mAP is the mean of the precisions at the hits; the definitions in brackets are those of other papers.",

@@ -155,6 +155,15 @@ class Selection:
             found.append((rows[keep], items[keep]))
         return found
 
+    def count(self, ignored: npt.ArrayLike) -> list[str]:
+        """Say how many comparisons each rule of the protocol took out, given their numbers."""
+        total = len(self.query) * len(self.gallery)
+        return [
+            f"{number:,} of {total:,} comparisons ignored: {rule}."
+            for rule, number in zip(self.protocol.ignore, np.asarray(ignored).tolist(), strict=True)
+            if number
+        ]
+
     def diagnose(self, without: npt.NDArray[np.bool_]) -> list[str]:
         """Say why queries have nothing to find.
 

@@ -164,9 +164,11 @@ def evaluate(
     shape = len(selection.query), len(selection.gallery)
     if shape != counts:
         distances = distances.select(selection.query, selection.gallery)
-    parts = []
+    parts, ignored = [], np.zeros(len(protocol.ignore), np.int64)
     for start, stop in blocks(shape, memory_mib) if all(shape) else ():
-        parts.append(_score(*_ranked(distances.rows(start, stop), selection, start, stop), start, at))
+        pairs = selection.ignored(start, stop)
+        ignored += np.array([len(rows) for rows, _ in pairs], np.int64)
+        parts.append(_score(*_ranked(distances.rows(start, stop), selection, pairs, start, stop), start, at))
         if on_progress:
             on_progress(stop, shape[0])
     columns = (
@@ -184,7 +186,7 @@ def evaluate(
         {"market": columns[3], "trapezoid": columns[4], "interpolated": columns[5]},
         dict(zip(at, columns[7:], strict=True)),
         columns[6],
-        (*selection.notes, *selection.diagnose(without)),
+        (*selection.notes, *selection.count(ignored), *selection.diagnose(without)),
     )
 
 
@@ -256,11 +258,17 @@ def compare(ours: Retrieval, theirs: Retrieval, figure: str = "mAP") -> tuple[fl
     return float(ahead.mean()), bootstrap_ci(ahead, ours.person)
 
 
-def _ranked(tile: Any, selection: Selection, start: int, stop: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+def _ranked(
+    tile: Any,
+    selection: Selection,
+    ignored: Sequence[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]],
+    start: int,
+    stop: int,
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Query (from `start`) and rank of every relevant image, sorted by both."""
     rows, items = selection.relevant(start, stop)
     count = _count_numpy if isinstance(tile, np.ndarray) else _count_torch
-    rows, nearer = count(tile, rows, items, selection.ignored(start, stop), start)
+    rows, nearer = count(tile, rows, items, ignored, start)
     order = np.lexsort((nearer, rows))
     return rows[order], nearer[order] + 1
 
