@@ -1,5 +1,7 @@
 import json
 import re
+import subprocess
+import sys
 
 import pytest
 from PIL import Image
@@ -140,6 +142,28 @@ def test_verify(capsys, pictures, tmp_path):
     record = json.loads(out)
     assert code == 3 and not record["same"] and record["distance"] > record["threshold"]
     assert "No face" in run(capsys, "verify", first, pictures / "meadow.png", "-g", tmp_path)[2]
+
+
+def test_turned_photographs_are_read_on_request(capsys, pictures, tmp_path):
+    upright = pictures / "photos" / "Ada.png"
+    turned = tmp_path / "turned.png"
+    Image.open(upright).transpose(Image.Transpose.ROTATE_90).save(turned)
+    assert run(capsys, "verify", turned, upright)[0] == 2
+    assert run(capsys, "verify", "--turned", turned, upright)[0] == 0
+
+
+def test_a_second_search_starts_without_what_is_slow(gallery, pictures):
+    arguments = ["find", str(pictures / "photos"), "--gallery", str(gallery), "--json"]
+    script = (
+        f"import sys; sys.argv[1:] = {arguments!r}; from ipse import cli\n"
+        "try:\n    cli.main()\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        "print(*sorted({'lancedb', 'pyarrow', 'onnxruntime', 'torch'} & set(sys.modules)), file=sys.stderr)"
+    )
+    first, second = (
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True) for _ in range(2)
+    )
+    assert second.stdout == first.stdout and "Ada" in first.stdout
+    assert second.stderr.split() == []
 
 
 def test_cluster_sorts_faces_into_people(capsys, gallery, pictures, tmp_path):

@@ -74,6 +74,13 @@ def test_a_damaged_one_is_not_read(full, people, damage):
     assert reopened.search(people["Person 05"][0])[0].nearest.name == "Person 05"
 
 
+def test_what_a_killed_process_left_is_cleared_away(full):
+    (generation,) = full.path.glob("gen-*")
+    (generation / ".snapshot.npz.0123.part").write_bytes(b"half")
+    full.keep_snapshot()
+    assert sorted(path.name for path in generation.iterdir()) == ["snapshot.npz", "templates.lance"]
+
+
 def test_searches_do_without_lance(full):
     full.keep_snapshot()
     script = (

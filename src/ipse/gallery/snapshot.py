@@ -86,6 +86,9 @@ def save(generation: Path, state: str, table: Table) -> None:
     rows = table.search().select(["person_id", "vector", "card"]).to_arrow().sort_by("person_id")
     texts = {"state": state, "cards": "[" + ",".join(rows.column("card").to_pylist()) + "]"}
     arrays = {key: np.frombuffer(text.encode(), np.uint8) for key, text in texts.items()}
+    for left in generation.glob(f".{_FILE}.*"):
+        # By a process that was killed on the way.
+        left.unlink()
     with atomic_write(generation / _FILE) as file:
         np.savez(file, vectors=vectors_of(rows), **arrays)
 
