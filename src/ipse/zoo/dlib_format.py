@@ -202,7 +202,9 @@ def read_face_network(data: bytes | bytearray) -> FaceNetwork:
     if versions[-1] != 3 or not set(versions[:-1]) <= {1, 2}:
         reader.fail("unknown layer versions")
     reader.expect(reader.string(), "input_rgb_image_sized", "input layer")
-    mean = np.array([reader.float() for _ in range(3)], np.float32)
+    with np.errstate(over="ignore"):
+        # What is not finite is refused below.
+        mean = np.array([reader.float() for _ in range(3)], np.float32)
     size = reader.int()
     reader.expect((size, reader.int()), (150, 150), "input size")
 
