@@ -120,17 +120,27 @@ def test_features_arrays_and_tensors_agree_with_the_full_matrix(metric):
             assert found.mean_ap() == pytest.approx(expected.mean_ap(), abs=1e-5)
 
 
-def test_features_of_a_tensor_on_a_device():
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+@pytest.mark.parametrize("ranks_only", [True, False])
+def test_tensors_on_a_device_go_all_the_way(monkeypatch, metric, ranks_only):
     torch = pytest.importorskip("torch")
-    features, _ = people()
-    for metric in ("cosine", "l2"):
-        for ranks_only in (False, True):
-            source = Features(features, features, metric, ranks_only=ranks_only)
-            expected = source.rows(0, 9).copy()
-            # Past the door, where tensors of the processor become arrays.
-            source.query, source.gallery = torch.from_numpy(features), torch.from_numpy(features)
-            source._lengths = (source._squared(source.query), source._squared(source.gallery))
-            np.testing.assert_allclose(source.rows(0, 9).numpy(), expected, atol=3e-3)
+    features, items = people()
+    items["person"] = np.where(items["person"] == 4, -1, items["person"])
+    expected = evaluate(Features(features, features, metric, ranks_only=ranks_only), items, items, "market1501")
+    # The processor stands in for a GPU: its tensors stay tensors, as those of other devices do.
+    monkeypatch.setattr("ipse.measure.distances._array", lambda values: values)
+    there = torch.from_numpy(features)
+    source = Features(there, there, metric, ranks_only=ranks_only)
+    assert isinstance(source.rows(0, 3), torch.Tensor)
+    found = evaluate(source, items, items, "market1501", memory_mib=0.01)
+    assert 0 < len(found) < len(features)
+    np.testing.assert_array_equal(found.query, expected.query)
+    np.testing.assert_array_equal(found.first, expected.first)
+    assert found.mean_ap() == pytest.approx(expected.mean_ap(), abs=1e-6)
+    broken = there.clone()
+    broken[7, 3] = torch.nan
+    with pytest.raises(ValueError, match="Feature 7 of the gallery is not finite"):
+        Features(there, broken)
 
 
 def test_memory_bounds_the_rows():

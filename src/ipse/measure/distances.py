@@ -72,9 +72,9 @@ class Features:
         self._lengths = self._squared(self.query), self._squared(self.gallery)
         for name, lengths in zip(("query", "gallery"), self._lengths, strict=True):
             # A sum of squares is finite exactly where all its numbers are (and none is of the order of 1e19).
-            bad = [int(row) for row in (~(lengths < np.inf)).nonzero()[0][:1]]
-            if bad:
-                raise ValueError(f"Feature {bad[0]} of the {name} is not finite.")
+            bad = ~(lengths < np.inf)
+            if bool(bad.any()):
+                raise ValueError(f"Feature {bad.tolist().index(True)} of the {name} is not finite.")
             if metric == "cosine" and len(lengths) and not bool((lengths > 0).all()):
                 raise ValueError(f"A {name} feature of zeros has no direction, so the cosine metric cannot use it.")
         self._buffer = np.empty(0, np.float32)
