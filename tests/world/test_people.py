@@ -31,14 +31,14 @@ PEOPLE = [person(n) for n in range(300)]
 
 
 GOLDEN = {
-    "person 0": "d00e20444af40d21",
-    "person 12345": "cec3c0d4918936f5",
-    "balanced person 7": "5e1cec9e5b37b613",
-    "look 0 of person 0": "eca20088ba85ec68",
-    "look 3 of person 9": "c840fdd602e7f6d0",
-    "shot 0": "75a8cff95c11a5b5",
-    "hard shot 4, person": "f536f50265d75af6",
-    "shot 1, ear": "3c6046f50b8739e9",
+    "person 0": "ed08bc815fde0f4e",
+    "person 12345": "047f4e84c3b5c95e",
+    "balanced person 7": "bd170f7a2e3fb390",
+    "look 0 of person 0": "fca1e47555969cb3",
+    "look 3 of person 9": "888730240f27bd5b",
+    "shot 0": "0e4e7a8355b6932c",
+    "hard shot 4, person": "4c2607dd0405f440",
+    "shot 1, ear": "bae85b766329ec04",
 }
 
 

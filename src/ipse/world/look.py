@@ -206,14 +206,15 @@ def look(
     habits = Draws(Look, ("habit", person.number), fix, ranges)
     long_haired, short_sighted, bearded = habits.uniforms("habit", 3)
     needs_glasses = short_sighted < 0.26 + 0.22 * (person.age > 55)
+    usual_pair = needs_glasses and draws.uniforms("glasses as ever", 1)[0] < 0.75
     return Look(
         hair=_hair(draws, person, long_haired),
         beard=_beard(habits if draws.uniforms("beard as ever", 1)[0] < 0.75 else draws, person, bearded),
         makeup=_makeup(draws, (1 - male) ** 2 * grown),
-        glasses=_glasses(habits if draws.uniforms("glasses as ever", 1)[0] < 0.75 else draws, person, needs_glasses)
+        glasses=_glasses(habits if usual_pair else draws, person, 0.0 if usual_pair else 0.2 if needs_glasses else 1.0)
         if draws.present("glasses", 0.9 if needs_glasses else 0.06)
         else None,
-        hat=_hat(draws) if draws.present("hat", 0.09) else None,
+        hat=_hat(draws) if draws.present("hat", 0.07) else None,
         mask=_cloth_color(draws, "mask", _MASK_COLORS) if draws.present("mask", 0.05) else None,
         scarf=_cloth_color(draws, "scarf") if draws.present("scarf", 0.07) else None,
         top=_garment(draws, "top", _top_weights(male)),
@@ -335,14 +336,14 @@ def _makeup(draws: Draws, likely: float) -> MakeUp:
     )
 
 
-def _glasses(draws: Draws, person: Person, needed: bool) -> Glasses:
+def _glasses(draws: Draws, person: Person, sunglasses: float) -> Glasses:
     weights = {
         "round": 0.2,
         "rect": 0.32,
         "aviator": 0.1,
         "cateye": 0.03 + 0.12 * (1 - person.gender),
         "halfrim": 0.12,
-        "sunglasses": 0.06 if needed else 1.0,
+        "sunglasses": sunglasses,
     }
     style = draws.choice("glasses.style", weights)
     dark = style == "sunglasses"

@@ -400,11 +400,11 @@ def _head(draws: Draws, framing: str, hard: bool) -> Head:
     elif hard:
         yaw = draws.uniform("head.yaw", -75, 75)
     else:
-        yaw = draws.normal("head.yaw", 0, 17, -40, 40)
+        yaw = draws.normal("head.yaw", 0, 16, -40, 40)
     spread = 1.6 if hard else 1.0
     return Head(
         yaw=yaw,
-        pitch=draws.normal("head.pitch", -1, 6 * spread, -32, 28),
+        pitch=draws.normal("head.pitch", -1, 5.5 * spread, -32, 28),
         roll=draws.normal("head.roll", 0, 5 * spread, -25, 25),
     )
 
@@ -460,13 +460,13 @@ def _camera(draws: Draws, framing: str, hard: bool) -> Camera:
 
 #: (weight, key azimuth from the middle, spread, key elevation, key, softness, fill, ambient), the side left to chance.
 _LIGHTS: dict[str, tuple[float, float, float, float, float, float, float, float]] = {
-    "front": (0.28, 0, 15, 30, 0.7, 0.6, 0.22, 0.35),
-    "three_quarter": (0.3, 42, 12, 38, 0.85, 0.45, 0.24, 0.3),
-    "side": (0.12, 75, 12, 24, 1.0, 0.35, 0.18, 0.25),
-    "top": (0.1, 15, 25, 60, 0.8, 0.45, 0.24, 0.34),
+    "front": (0.28, 0, 15, 30, 0.7, 0.6, 0.26, 0.35),
+    "three_quarter": (0.3, 42, 12, 38, 0.82, 0.5, 0.3, 0.3),
+    "side": (0.12, 72, 12, 24, 0.95, 0.4, 0.25, 0.25),
+    "top": (0.1, 15, 25, 56, 0.78, 0.5, 0.3, 0.34),
     "overcast": (0.12, 20, 40, 60, 0.4, 0.95, 0.15, 0.6),
     "back": (0.04, 145, 15, 35, 1.1, 0.3, 0.35, 0.3),
-    "below": (0.03, 25, 20, -22, 0.6, 0.6, 0.2, 0.3),
+    "below": (0.012, 25, 20, -14, 0.6, 0.6, 0.2, 0.3),
 }
 
 
