@@ -13,6 +13,7 @@ import numpy as np
 
 from ipse._files import atomic_write
 from ipse.encoders.contract import ChipSpec, Encoder, fingerprint_of
+from ipse.encoders.onnx_face import OnnxFaceEncoder
 from ipse.errors import WeightsError
 
 if TYPE_CHECKING:
@@ -137,6 +138,38 @@ class TrainedEncoder(Encoder):
         from ipse.encoders.modules import ChipEmbedding
 
         return ChipEmbedding(self._network, self.chip, unit=self.metric == "cosine").eval()
+
+
+class ExportedEncoder(OnnxFaceEncoder):
+    """An encoder that ``ipse export FILE --onnx`` wrote, of faces, bodies or whatever it was trained on.
+
+    Its embeddings are those of the `TrainedEncoder` that it was exported from, up to rounding that the export has
+    checked, and it has the same fingerprint.
+
+    Parameters
+    ----------
+    path
+        The ONNX file; its contract lies beside it.
+    threads
+        CPU threads per call; None reads ``OMP_NUM_THREADS``, and without it uses all cores.
+
+    Raises
+    ------
+    WeightsError
+        If the files are missing or damaged, or hold something else than an encoder.
+    """
+
+    def __init__(self, path: str | Path, threads: int | None = None) -> None:
+        try:
+            contract = json.loads(contract_path(path).read_bytes())
+            self.modality, source = contract["modality"], contract["source_sha256"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise WeightsError(
+                f"{contract_path(path)} is not the contract of an exported encoder ({error!r}).",
+                "Export it again: ipse export FILE --onnx.",
+            ) from error
+        super().__init__(path, threads=threads)
+        self.fingerprint = fingerprint_of(source, self.chip)
 
 
 def _options(network: Mapping[str, Any]) -> dict[str, Any]:

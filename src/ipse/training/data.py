@@ -364,7 +364,8 @@ def _open_pack(folder: Path, cut: Cut) -> Chips:
             shape = (len(table), -1, 2) if name in _POINTS else (len(table), -1)
             while pa.types.is_list(values.type):
                 values = pa.chunked_array([chunk.flatten() for chunk in values.chunks])
-            columns[name] = values.to_numpy().reshape(shape)
+            values = values.to_numpy().reshape(shape)
+            columns[name] = values.astype(np.float32) if name in _POINTS else values
         elif not pa.types.is_list(values.type):
             columns[name] = values.to_numpy()
     return Chips(folder, cut, known["fingerprint"], columns, np.arange(len(table)))

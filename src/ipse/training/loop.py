@@ -7,6 +7,7 @@ the process. So the state of a run is its weights, its optimizer and the number 
 from __future__ import annotations
 
 import errno
+import io
 import json
 import math
 import time
@@ -303,8 +304,11 @@ class _Run:
         }
 
     def _save(self) -> None:
+        # By way of memory: torch hides what the operating system says about the file.
+        content = io.BytesIO()
+        torch.save(self._state(), content)
         with self._writing(), atomic_write(self.checkpoint) as file:
-            torch.save(self._state(), file)
+            file.write(content.getbuffer())
 
     def _restore(self) -> None:
         try:

@@ -134,7 +134,7 @@ class VisionTransformer(Backbone):
         if tuple(x.shape[2:]) != self.size:
             raise WeightsError(f"This transformer takes pictures of {self.size} pixels, not {tuple(x.shape[2:])}.")
         patches = self.patches(x).flatten(2).transpose(1, 2)
-        x = torch.cat([self.token.expand(len(x), -1, -1), patches], 1) + self.positions + self._side(camera, view)
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), patches], 1) + self.positions + self._side(camera, view)
         for i, layer in enumerate(self.layers):
             x = layer(x)
             if i in self.ends and self.ends[i] in self.attention:
