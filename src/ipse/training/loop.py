@@ -373,9 +373,12 @@ class _Run:
         # What is told is told of the file, rounded weights and all.
         stored, _ = load_network(weights)
         figures = (self._judge(stored.to(self.accelerator.device)) if len(self.judged) else {}) | more
+        told = recipe.to_dict()
+        # Where the data lay on this machine is nobody's business; which they were, their fingerprint says.
+        told["data"] |= {key: Path(told["data"][key]).name for key in ("source", "validate") if told["data"][key]}
         record = {
             "name": recipe.name,
-            "recipe": recipe.to_dict(),
+            "recipe": told,
             "recipe_fingerprint": recipe.fingerprint,
             "data_fingerprint": self.chips.fingerprint,
             "pictures": len(self.chips),

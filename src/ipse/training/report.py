@@ -15,6 +15,7 @@ _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1d1f23; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 table { border-collapse: collapse; } td, th { text-align: left; padding: .2rem 1.2rem .2rem 0; vertical-align: top; }
+th { white-space: nowrap; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; }
 tr + tr td { border-top: 1px solid #e3e5e8; } img { max-width: 100%; }
 pre { background: #f5f6f7; padding: 1rem; overflow-x: auto; font-size: 13px; }

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ipse.catalogue import system
 from ipse.errors import WeightsError
 
 
@@ -114,6 +115,16 @@ def multiply_adds(network: nn.Module, height: int, width: int) -> int:
     return counter.get_total_flops() // 2
 
 
+@system(
+    name="LBA-ReID",
+    paper="A Little Bit Attention Is All You Need for Person Re-Identification",
+    year=2023,
+    room="encoders",
+    claim="A little attention in the places where it costs least keeps up with deeper networks and heavier blocks.",
+    works_means="Chosen slots raise mAP on world bodies over the plain network at 5 % more latency or less, and "
+    "beat a non-local block in accuracy and latency.",
+    status="experimental",
+)
 def slot_costs(network: nn.Module, kind: str, height: int, width: int) -> dict[str, dict[str, float]]:
     """What a block of one kind costs in each slot of a backbone.
 
