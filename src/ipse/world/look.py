@@ -212,7 +212,7 @@ def look(
         beard=_beard(habits if draws.uniforms("beard as ever", 1)[0] < 0.75 else draws, person, bearded),
         makeup=_makeup(draws, (1 - male) ** 2 * grown),
         glasses=_glasses(habits if usual_pair else draws, person, 0.0 if usual_pair else 0.2 if needs_glasses else 1.0)
-        if draws.present("glasses", 0.9 if needs_glasses else 0.06)
+        if draws.present("glasses", 0.93 if needs_glasses else 0.05)
         else None,
         hat=_hat(draws) if draws.present("hat", 0.07) else None,
         mask=_cloth_color(draws, "mask", _MASK_COLORS) if draws.present("mask", 0.05) else None,

@@ -17,21 +17,21 @@ from ipse.world.values import NO_NUMBERS, Color, Keys, Numbers, Palette, Range, 
 #: people differ.
 SHAPE_FAMILIES: dict[str, tuple[float, tuple[str, ...]]] = {
     "skull": (
-        0.36,
+        0.44,
         ("head-scale-vert-incr", "head-scale-depth-incr", "head-scale-horiz-incr", "head-back-scale-depth-incr"),
     ),
-    "head softness": (0.50, ("head-fat-incr",)),
-    "head age": (0.28, ("head-age-incr",)),
+    "head softness": (0.60, ("head-fat-incr",)),
+    "head age": (0.38, ("head-age-incr",)),
     "head twist": (0.06, ("head-angle-out",)),
     "forehead": (
-        0.48,
+        0.56,
         ("forehead-temple-incr", "forehead-trans-forward", "forehead-scale-vert-incr", "forehead-nubian-incr"),
     ),
-    "brow ridge": (0.66, ("eyebrows-angle-up", "eyebrows-trans-up", "eyebrows-trans-forward")),
+    "brow ridge": (0.72, ("eyebrows-angle-up", "eyebrows-trans-up", "eyebrows-trans-forward")),
     "eye place": (0.62, ("*-eye-trans-up", "*-eye-trans-out")),
     "eye size": (0.58, ("*-eye-scale-incr",)),
     "eye opening": (0.47, ("*-eye-height1-incr", "*-eye-height2-incr", "*-eye-height3-incr")),
-    "eye depth": (0.43, ("*-eye-push1-out", "*-eye-push2-out")),
+    "eye depth": (0.50, ("*-eye-push1-out", "*-eye-push2-out")),
     "eye corners": (0.62, ("*-eye-corner1-up", "*-eye-corner2-up", "*-eye-epicanthus-out")),
     "eyelid": (0.58, ("*-eye-eyefold-up", "*-eye-eyefold-angle-up")),
     "eye bag": (0.38, ("*-eye-bag-incr", "*-eye-bag-out", "*-eye-bag-height-incr")),
@@ -45,7 +45,7 @@ SHAPE_FAMILIES: dict[str, tuple[float, tuple[str, ...]]] = {
         ("nose-width1-incr", "nose-width2-incr", "nose-curve-convex", "nose-hump-incr", "nose-greek-incr"),
     ),
     "nose tip": (
-        0.56,
+        0.60,
         (
             "nose-point-up",
             "nose-point-width-incr",
@@ -55,7 +55,7 @@ SHAPE_FAMILIES: dict[str, tuple[float, tuple[str, ...]]] = {
         ),
     ),
     "nostrils": (
-        0.56,
+        0.60,
         ("nose-width3-incr", "nose-nostrils-width-incr", "nose-nostrils-angle-up", "nose-flaring-incr"),
     ),
     "nose aside": (0.07, ("nose-trans-out",)),
@@ -249,6 +249,8 @@ class Brows(Value):
     darkness: Unit = 0.5
     #: Gap between them: 0 nearly grown together, 1 far apart.
     spacing: Unit = 0.5
+    #: Above the eyes: 0 low, 1 high.
+    height: Unit = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,9 +383,10 @@ def person(
             density=draws.normal("brows.density", 0.62 - 0.15 * clip((age - 55) / 30, 0, 1), 0.17, 0.15, 1),
             darkness=draws.normal("brows.darkness", 0.5, 0.35, 0, 1),
             spacing=draws.normal("brows.spacing", 0.55 - 0.1 * male, 0.3, 0, 1),
+            height=draws.normal("brows.height", 0.5, 0.3, 0, 1),
         ),
         beard_density=draws.number("beard_density", lambda u: _beard_density(u, age, male, asian)),
-        lashes=draws.normal("lashes", 0.6 - 0.15 * male, 0.17, 0.1, 1),
+        lashes=draws.normal("lashes", 0.6 - 0.15 * male, 0.25, 0.05, 1),
         gait=Gait(
             stride=draws.normal("gait.stride", 0.42 - 0.05 * clip((age - 60) / 25, 0, 1), 0.025, 0.3, 0.52),
             cadence=draws.normal("gait.cadence", 1.88 + 0.35 * (1 - adult) - 0.05 * male, 0.13, 1.3, 2.6),

@@ -399,9 +399,9 @@ def _camera_response(color: np.ndarray, label: np.ndarray, light: raster.Lightin
     if not here.any():
         return np.ones(3)
     luminance = float((color[here] @ np.array([0.2126, 0.7152, 0.0722], np.float32)).mean())
-    exposure = np.clip((0.23 / max(luminance, 1e-3)) ** 0.75, 0.6, 4.0)
+    exposure = np.clip((0.23 / max(luminance, 1e-3)) ** 0.85, 0.6, 4.5)
     tint = np.array(light.key_color) * 0.6 + np.array(light.fill_color) * 0.8 + np.array(light.sky_color)
-    balance = (tint.mean() / tint) ** 0.65
+    balance = (tint.mean() / tint) ** 0.75
     return exposure * balance
 
 

@@ -351,7 +351,7 @@ _MOOD_WEIGHTS: dict[str, float] = {
     "cheek_puff": 0.01,
     "tongue_out": 0.01,
     "squint": 0.02,
-    "closed_eyes": 0.02,
+    "closed_eyes": 0.015,
     "talk_a": 0.04,
     "talk_e": 0.03,
     "talk_o": 0.03,
@@ -386,7 +386,7 @@ def _expression(draws: Draws, mood: str) -> dict[str, float]:
     small = dict(zip(_MICRO, draws.uniforms("expression/micro", len(_MICRO)), strict=True))
     strengths: dict[str, float] = {}
     for action, u in zip(ACTIONS, each, strict=True):
-        strength = preset.get(action, 0.0) * (0.6 + 0.45 * whole) * (0.9 + 0.2 * u)
+        strength = preset.get(action, 0.0) * (0.56 + 0.36 * whole) * (0.9 + 0.2 * u)
         strength += _MICRO.get(action, 0.0) * small.get(action, 0.0) ** 2
         if strength > 0.003:
             strengths[action] = clip(strength, 0, 1)
@@ -400,11 +400,11 @@ def _head(draws: Draws, framing: str, hard: bool) -> Head:
     elif hard:
         yaw = draws.uniform("head.yaw", -75, 75)
     else:
-        yaw = draws.normal("head.yaw", 0, 16, -40, 40)
+        yaw = draws.normal("head.yaw", 0, 15, -40, 40)
     spread = 1.6 if hard else 1.0
     return Head(
         yaw=yaw,
-        pitch=draws.normal("head.pitch", -1, 5.5 * spread, -32, 28),
+        pitch=draws.normal("head.pitch", -1, 5 * spread, -32, 28),
         roll=draws.normal("head.roll", 0, 5 * spread, -25, 25),
     )
 
@@ -453,17 +453,17 @@ def _camera(draws: Draws, framing: str, hard: bool) -> Camera:
         # Nearer than a meter is a selfie, whose perspective changes a face as much as another expression does.
         distance_m=draws.number("camera.distance_m", lambda u: nearest * (4 / nearest) ** u),
         azimuth_deg=draws.settle("camera.azimuth_deg", 0.0, draws.uniforms("camera.azimuth_deg", 1)[0]),
-        elevation_deg=draws.normal("camera.elevation_deg", 1, 10 if hard else 4, -25, 35),
+        elevation_deg=draws.normal("camera.elevation_deg", 1, 10 if hard else 3.5, -25, 35),
         roll_deg=draws.normal("camera.roll_deg", 0, 1.5, -8, 8),
     )
 
 
 #: (weight, key azimuth from the middle, spread, key elevation, key, softness, fill, ambient), the side left to chance.
 _LIGHTS: dict[str, tuple[float, float, float, float, float, float, float, float]] = {
-    "front": (0.28, 0, 15, 30, 0.7, 0.6, 0.26, 0.35),
-    "three_quarter": (0.3, 42, 12, 38, 0.82, 0.5, 0.3, 0.3),
-    "side": (0.12, 72, 12, 24, 0.95, 0.4, 0.25, 0.25),
-    "top": (0.1, 15, 25, 56, 0.78, 0.5, 0.3, 0.34),
+    "front": (0.28, 0, 15, 30, 0.7, 0.6, 0.3, 0.35),
+    "three_quarter": (0.3, 38, 12, 38, 0.76, 0.55, 0.38, 0.3),
+    "side": (0.12, 68, 12, 24, 0.88, 0.45, 0.35, 0.25),
+    "top": (0.1, 15, 25, 54, 0.75, 0.55, 0.34, 0.34),
     "overcast": (0.12, 20, 40, 60, 0.4, 0.95, 0.15, 0.6),
     "back": (0.04, 145, 15, 35, 1.1, 0.3, 0.35, 0.3),
     "below": (0.012, 25, 20, -14, 0.6, 0.6, 0.2, 0.3),

@@ -287,7 +287,7 @@ def paint(person: Person, look: Look) -> tuple[np.ndarray, np.ndarray]:
     coarse, medium, fine, pores, hairs = (field(n) for n in ("coarse", "medium", "fine", "pores", "hairs"))
     # Skin is built up as optical density: what darkens it adds, channel by channel.
     density = np.empty((HEIGHT, WIDTH, 3), np.float32)
-    blotches = skin.unevenness * (0.13 * coarse + 0.09 * medium)
+    blotches = skin.unevenness * (0.15 * coarse + 0.10 * medium)
     grain = (0.012 + 0.02 * skin.roughness) * fine + 0.035 * skin.roughness * pores
     density[:] = -(blotches + grain)[..., None]
 
@@ -299,7 +299,7 @@ def paint(person: Person, look: Look) -> tuple[np.ndarray, np.ndarray]:
 
     # Blood shows where the skin is thin; on dark skin less.
     darken("blood", (1 + 0.25 * medium) * ((0.45 + 0.9 * skin.redness) * (0.35 + 1.3 * light)), 0.05, 0.30, 0.25)
-    darken("socket", 0.05 + 0.75 * skin.circles, 0.7, 0.8, 0.6)
+    darken("socket", 0.95 * skin.circles, 0.7, 0.8, 0.6)
     darken("inner", 1.0, 0.7, 0.8, 0.6)
     if skin.freckles > 0.02:
         spots = smoothstep(
@@ -314,7 +314,7 @@ def paint(person: Person, look: Look) -> tuple[np.ndarray, np.ndarray]:
     for mark in skin.moles:
         rows, columns, spot = _mole(mark)
         density[rows, columns] += spot[..., None] * np.array([1.3, 1.9, 2.2], np.float32)
-    darken("rim", 0.18 + 0.95 * makeup.liner, 1.3, 1.5, 1.5)
+    darken("rim", 0.45 * person.lashes + 0.85 * makeup.liner, 1.3, 1.5, 1.5)
     if makeup.blush > 0:
         darken("blush", makeup.blush, 0.04, 0.48, 0.36)
     shaved = 0.26 * person.beard_density * (0.4 + light)
@@ -418,7 +418,7 @@ def _brows(person: Person, hairs: np.ndarray, fine: np.ndarray) -> np.ndarray:
     inner = 0.0085 + 0.006 * b.spacing
     t = (x - inner) / (0.0545 - inner)
     arch = 0.0006 + 0.0056 * b.arch
-    center = 0.7512 + arch * np.sin(t.clip(0, 1.1) * np.pi * 0.80) - 0.0085 * (t - 0.60).clip(0, 1)
+    center = 0.7502 + 0.0042 * (b.height - 0.25) + arch * np.sin(t.clip(0, 1.1) * np.pi * 0.80) - 0.0085 * (t - 0.60).clip(0, 1)
     half = (0.0018 + 0.0050 * b.thickness) * (1 - 0.72 * t.clip(0, 1) ** 1.6) * (0.75 + 0.25 * smoothstep(0, 0.15, t))
     shape = smoothstep(1.25, 0.55, np.abs(y - center) / half) * smoothstep(-0.05, 0.08, t) * smoothstep(1.02, 0.85, t)
     strokes = 0.88 + 0.13 * hairs[rows, columns] + 0.08 * fine[rows, columns]
