@@ -31,6 +31,7 @@ VERBS = {
     "find": Verb("ipse.cli.find:find", "Find the people you enrolled in photographs and videos."),
     "gallery": Verb("ipse.cli.gallery:gallery", "See, calibrate, move and clear what is remembered."),
     "systems": Verb("ipse.cli.systems:systems", "List the published systems that work here, with their evidence."),
+    "synth": Verb("ipse.cli.synth:synth", "Evaluation sets of faces and labeled bodies, and audits with them."),
     "train": Verb("ipse.cli.train:train", "Train encoders and other networks by recipes."),
     "verify": Verb("ipse.cli.verify:verify", "Are these two photographs of one person?"),
     "world": Verb("ipse.cli.world:world", "People who do not exist: pictures, truth and data sets."),
