@@ -13,14 +13,13 @@ from functools import lru_cache
 
 import numpy as np
 import warp as wp
-from scipy.ndimage import gaussian_filter, map_coordinates
 from scipy.spatial import cKDTree
 
 from ipse.world import growth
 from ipse.world.body import Rest, body
 from ipse.world.colors import GRAY_HAIR, WHITE_HAIR
 from ipse.world.derived import derived
-from ipse.world.skin import to_linear
+from ipse.world.skin import blurred, to_linear
 
 HEAD_CENTER = np.array([0.0, 0.745, 0.055], np.float32)
 """Middle of the template's cranium, meters."""
@@ -169,6 +168,18 @@ def _angles(point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.arctan2(point[:, 0], point[:, 2]), np.arctan2(point[:, 1], np.hypot(point[:, 0], point[:, 2]))
 
 
+def _looked_up(grid: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Bilinear values (N,) of a grid (R, C) at fractional places; columns wrap around, rows end at the edges."""
+    rows = rows.clip(0, len(grid) - 1)
+    top, left = np.floor(rows).astype(int), np.floor(columns).astype(int)
+    down, across = rows - top, columns - left
+    bottom, right = np.minimum(top + 1, len(grid) - 1), (left + 1) % grid.shape[1]
+    left = left % grid.shape[1]
+    above = grid[top, left] * (1 - across) + grid[top, right] * across
+    below = grid[bottom, left] * (1 - across) + grid[bottom, right] * across
+    return above * (1 - down) + below * down
+
+
 @lru_cache(maxsize=1)
 def _directions() -> np.ndarray:
     """(rows x columns, 3) unit vectors of the grid of distances."""
@@ -251,9 +262,10 @@ def obstacle(part: str, vertices: np.ndarray, smooth: float = 0.7) -> growth.Sur
     azimuth, elevation = _angles(2 * _directions() - point / radius[:, None])
     rows = (elevation / np.pi + 0.5) * _ELEVATIONS - 0.5
     columns = (azimuth / (2 * np.pi) + 0.5) * _AZIMUTHS - 0.5
-    padded = np.pad(radius.reshape(_ELEVATIONS, _AZIMUTHS), ((0, 0), (2, 2)), mode="wrap")
-    radius = map_coordinates(padded, [rows, columns + 2], order=1, mode="nearest").reshape(_ELEVATIONS, _AZIMUTHS)
-    radius = gaussian_filter(radius, smooth, mode=("nearest", "wrap")).astype(np.float32)
+    radius = _looked_up(radius.reshape(_ELEVATIONS, _AZIMUTHS), rows, columns).reshape(_ELEVATIONS, _AZIMUTHS)
+    # Over the poles the distances go on as they are there.
+    reach = int(4 * smooth) + 1
+    radius = blurred(np.pad(radius, ((reach, reach), (0, 0)), mode="edge"), smooth)[reach:-reach]
     made = growth.Surround()
     made.center, made.scale, made.size = wp.vec3(*center.tolist()), wp.vec3(*scale.tolist()), float(scale.mean())
     made.radius = wp.array(radius, dtype=wp.float32, device="cpu")
