@@ -30,7 +30,7 @@ class Regressor(nn.Module):
     Parameters
     ----------
     width
-        Channels of the first stage; the others have two, four and eight times as many. 16 gives 0.7 million
+        Channels of the first stage; the others have two, four and eight times as many. 16 gives 0.6 million
         parameters.
     rounds
         Corrections.

@@ -411,7 +411,7 @@ def _face(image: npt.NDArray[np.uint8], judge: Encoder, finder: Detector) -> tup
 def _examples(folder: Path, rows: Sequence[Mapping[str, Any]], poses: int) -> Any:
     """One identity of every cell in all poses."""
     shown = rows[: CELLS * poses]
-    labels = [f"{r['person']}\n{r['group']}, {r['age']:.0f}, {r['yaw']:+.0f}°" for r in shown]
+    labels = [f"{r['person']}: {r['age']:.0f}, {r['yaw']:+.0f}°\n{r['group']}" for r in shown]
     return contact_sheet([folder / r["file_name"] for r in shown], 5 * poses, labels, cell=(96, 96))
 
 
@@ -685,11 +685,19 @@ def audit_vectors(
         fmr=fmr,
         threshold=threshold,
         fnmr=fnmr_by_group(same, np.full(len(same), "all"), whose, threshold)["all"],
-        by={c: fnmr_by_group(same, [rows[i][c] for i in first], whose, threshold) for c in GROUPINGS},
+        by={c: _in_order(fnmr_by_group(same, [rows[i][c] for i in first], whose, threshold)) for c in GROUPINGS},
         pairs=(same > threshold).astype(float),
         pair_people=whose,
         pair_rows=first,
     )
+
+
+def _in_order(rates: dict[str, GroupRate]) -> dict[str, GroupRate]:
+    """Groups from light to dark and from young to old, and not by their letters."""
+    order = [*SKIN_GROUPS, *GENDER_GROUPS, *AGE_GROUPS]
+    return {
+        group: rates[group] for group in sorted(rates, key=lambda group: [order.index(p) for p in group.split("-")])
+    }
 
 
 def plot_audit(found: Audit, path: str | os.PathLike[str]) -> Path:
