@@ -276,7 +276,7 @@ def _by_ipse(folder: Path, workers: int) -> tuple[float, int]:
     return time.perf_counter() - start, faces
 
 
-def index_speed(evidence: Evidence, shared: Path, workers: int, rounds: int = 3, copies: int = 4) -> None:
+def index_speed(evidence: Evidence, shared: Path, workers: int, rounds: int = 3, copies: int = 8) -> None:
     """Add indexing of a folder beside the same by dlib's Python calls, each in as many processes."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
