@@ -121,7 +121,7 @@ def plant(evidence: Evidence, folder: Path, rows: list[dict], network: Encoder, 
     vectors[seen] = network.encode(faces)
     noise = NOISE * np.random.default_rng(0).normal(size=vectors.shape)
     of_row = np.array([row["group"] for row in rows])
-    of_pair = of_row[fair.pair_rows]
+    of_pair = fair.pair_groups["group"]
     for planted in fair.by["group"]:
         wrapped = vectors + noise * (of_row == planted)[:, None]
         found = sig.audit_vectors(rows, wrapped, "biased", held_out=True, fmr=FMR)

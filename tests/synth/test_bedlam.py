@@ -51,10 +51,9 @@ def test_only_what_varies_differs_between_the_worlds(pair):
         assert not np.array_equal(full.image, reduced.image)
         assert set(reduced.garments) == {"top", "bottom", "shoes"}
         assert reduced.garments["top"]["kind"] == "tanktop"
-    assert len({record.image[0, 0].tobytes() for record in pair[0]}) == 3
-    # One light and one background, but for the rounding of another camera.
-    corners = np.array([record.image[0, 0] for record in pair[1]], int)
-    assert np.ptp(corners, axis=0).max() <= 4
+    # One light and one background, but for the grain of a wall.
+    spread = [np.ptp([record.image[0, 0] for record in world], axis=0).max() for world in pair]
+    assert spread[1] < 12 < spread[0]
 
 
 def test_a_seed_gives_the_same_records(pair):

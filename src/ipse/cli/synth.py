@@ -12,6 +12,7 @@ from ipse.errors import DataError
 
 if TYPE_CHECKING:
     from ipse.encoders import Encoder
+    from ipse.measure.verification import GroupRate
     from ipse.synth.sig import Audit
 
 synth = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown")
@@ -179,16 +180,23 @@ def _print(found: Audit) -> None:
         f"({low:.2%} – {high:.2%})"
     )
     table = Table("Group", box=None, pad_edge=False, header_style="bold")
-    for name in ("People", "Missed", "95 % over people"):
+    for name in ("People", "Missed", "95 % over people", "More than others", "95 %"):
         table.add_column(name, justify="right")
-    rates = [("everybody", found.fnmr)] + [item for groups in found.by.values() for item in groups.items()]
-    for group, rate in rates:
+
+    def shown(rate: GroupRate) -> tuple[str, str, str]:
         interval = f"{rate.ci95[0]:.1%} – {rate.ci95[1]:.1%}" if rate.ci95 else ""
-        table.add_row(group, str(rate.people), f"{rate.rate:.1%}", interval)
+        return str(rate.people), f"{rate.rate:.1%}", interval
+
+    table.add_row("everybody", *shown(found.fnmr))
+    for column, rates in found.by.items():
+        for group, rate in rates.items():
+            more, (least, most) = found.excess(column, group)
+            style = "bold" if least > 0 or most < 0 else ""
+            table.add_row(group, *shown(rate), f"{more:+.1%}", f"{least:+.1%} – {most:+.1%}", style=style)
     console.print(table)
     console.print(
         f"Missed: pairs of one person beyond {found.threshold:.4f}, where {found.fmr:g} of the pairs of two people are "
-        "accepted."
+        "accepted. Bold: differs from the others by more than chance, if it were the only group looked at."
     )
     if not found.held_out:
         console.print("[yellow]The set was filtered by this encoder: that it tells these people apart is no merit.")
