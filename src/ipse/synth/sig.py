@@ -188,7 +188,6 @@ class SigSummary:
     works_means="One command emits a set with a manifest in which the cells of group, age and pose are exactly equal "
     "and no two identities are more similar than the threshold; an encoder that had no part in filtering separates "
     "mated from non-mated pairs; a bias planted in an encoder shows in its group and in no other.",
-    status="experimental",
 )
 def make_set(
     plan: SigPlan,
