@@ -123,7 +123,6 @@ class Neighborhood:
     evidence=["evaluation.rerank_ranks_equal", "evaluation.rerank_speedup", "evaluation.rerank_memory_ratio"],
     works_means="Every place of every answer is that of the published code, at least 10 times as fast, in an eighth of "
     "the memory.",
-    status="experimental",
 )
 class KReciprocal:
     """Distances re-ranked by k-reciprocal encoding (Zhong et al. 2017), as the original computes them in float32.
