@@ -174,6 +174,8 @@ def render_bodies(cache: Path) -> None:
 def load(cache: Path, name: str) -> dict[str, np.ndarray]:
     """All files of one kind, joined."""
     parts = [np.load(path) for path in sorted(cache.glob(f"{name}-*.npz"))]
+    if not parts:
+        raise SystemExit(f"There are no pictures of bodies in {cache}; make them with --only render first.")
     return {key: np.concatenate([part[key] for part in parts]) for key in ("images", "joints", "body", "person")}
 
 

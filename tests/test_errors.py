@@ -8,6 +8,7 @@ from ipse import errors
 EXAMPLES = [
     errors.ImageError("It is cut short.", "Copy it again.", reason="truncated"),
     errors.FingerprintMismatch(("dlib", "a" * 64), ("arcface", "b" * 64)),
+    errors.TrainingError("The loss of step 12 is not a number.", "Lower the learning rate."),
     errors.GalleryError("Nobody is called Ann.", "See who is there.", reason="unknown-person"),
     *(
         kind("What happened.", "What to do.")
