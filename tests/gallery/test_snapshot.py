@@ -60,8 +60,9 @@ def test_a_protected_gallery_keeps_turned_vectors(full, people):
     full.rekey(None, "secret")
     full.keep_snapshot()
     query = people["Person 05"][0]
-    plain = np.round(full._store.snapshot().vectors @ query, 3)
-    assert np.abs(plain - np.round(query @ query, 3)).min() > 1
+    plain = np.concatenate(list(people.values()))
+    # The secret differs from run to run, but never leaves a vector where it was.
+    assert np.abs(full._store.snapshot().vectors[:, None] - plain).max(2).min() > 0.1
     assert full.search(query)[0].nearest.name == "Person 05"
 
 
