@@ -121,7 +121,6 @@ class BodyRecord:
     works_means="The same seed gives the same pictures and body, clothing and camera labels; a regressor trained on "
     "the full variation has a lower joint error than one trained on the reduced world, on people and pictures of a "
     "harder render domain that neither has seen.",
-    status="experimental",
 )
 def bedlam_records(
     seed: int,
