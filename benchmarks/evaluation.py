@@ -443,9 +443,7 @@ def main() -> None:
     for name, part in PARTS.items():
         if arguments.only in (None, name):
             part(evidence, console, arguments.peers)
-    for figure in evidence.figures:
-        against = f" ({figure['against']['name']}: {figure['against']['value']:.4g})" if figure["against"] else ""
-        console.print(f"{figure['name']} {figure['value']:.4g} {figure['unit']}{against} {figure['note']}")
+    console.print(evidence.summary(), highlight=False)
     if not arguments.no_write:
         console.print(f"written: {evidence.write(update=True)}")
 

@@ -370,9 +370,7 @@ def main() -> None:
             enroll(evidence, console, folder)
         if arguments.only in (None, "kill"):
             kill(evidence, console, folder, arguments.trials)
-    for figure in evidence.figures:
-        against = f" ({figure['against']['name']}: {figure['against']['value']:.4g})" if figure["against"] else ""
-        console.print(f"{figure['name']} {figure['value']:.4g} {figure['unit']}{against}")
+    console.print(evidence.summary(), highlight=False)
     if arguments.people == PEOPLE and arguments.trials >= 100:
         console.print(f"written: {evidence.write(update=True)}")
 

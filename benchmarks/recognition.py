@@ -511,9 +511,7 @@ def main() -> None:
     for part in args.only:
         work[part]()
     console = Console()
-    for figure in evidence.figures:
-        interval = "" if figure["ci95"] is None else f"  [{figure['ci95'][0]:.2f}, {figure['ci95'][1]:.2f}]"
-        console.print(f"{figure['name']:52s} {figure['value']:10.3f} {figure['unit']}{interval}")
+    console.print(evidence.summary(), highlight=False)
     console.print(f"written: {evidence.write(update=True)}")
 
 

@@ -276,9 +276,7 @@ def main() -> None:
         if args.only in (None, name):
             part()
     console = Console()
-    for figure in evidence.figures:
-        interval = "" if figure["ci95"] is None else f"  [{figure['ci95'][0]:.2f}, {figure['ci95'][1]:.2f}]"
-        console.print(f"{figure['name']:48s} {figure['value']:8.2f} {figure['unit']}{interval}")
+    console.print(evidence.summary(), highlight=False)
     if args.start >= 900_000:
         console.print(f"written: {evidence.write(update=args.only is not None)}")
 

@@ -122,3 +122,12 @@ def test_updating_keeps_what_was_not_measured_again(tmp_path: Path) -> None:
     (tmp_path / "speed.json").write_text("[]")
     with pytest.raises(DataError, match="not a results file"):
         second.write(tmp_path, update=True)
+
+
+def test_summary_tells_each_figure():
+    evidence = Evidence("trial", seeds=[0])
+    evidence.add("trial.accuracy", 98.5, "%", n=3, ci95=(97, 99.25), against=("guessing", 50.0))
+    evidence.add("trial.misses", 2.0, n=3)
+    first, second = evidence.summary().splitlines()
+    assert first.split() == ["trial.accuracy", "98.5", "%", "[97,", "99.25]", "(guessing:", "50)"]
+    assert second.split() == ["trial.misses", "2"]

@@ -119,6 +119,15 @@ class Evidence:
             }
         )
 
+    def summary(self) -> str:
+        """The figures, a line each: name, value, unit, interval, and what the value stands against."""
+        lines = []
+        for figure in self.figures:
+            interval = "" if figure["ci95"] is None else f"  [{figure['ci95'][0]:.4g}, {figure['ci95'][1]:.4g}]"
+            against = f"  ({figure['against']['name']}: {figure['against']['value']:.4g})" if figure["against"] else ""
+            lines.append(f"{figure['name']:52s} {figure['value']:10.4g} {figure['unit']}{interval}{against}")
+        return "\n".join(lines)
+
     def write(self, folder: str | os.PathLike[str] = RESULTS, *, update: bool = False) -> Path:
         """Write the file, whole or not at all, replacing that of an earlier run.
 

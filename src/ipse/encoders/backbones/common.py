@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Mapping
 
@@ -13,7 +14,7 @@ from ipse.encoders.backbones.attention import attention_block
 from ipse.errors import WeightsError
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, ABC):
     """A network from pictures to embeddings.
 
     It maps (N, 3, H, W) normalized floats to (N, `dim`).
@@ -51,9 +52,9 @@ class Backbone(nn.Module):
         """Run the slot's block over (N, C, H, W), if there is one."""
         return self.attention[slot](x) if slot in self.attention else x
 
+    @abstractmethod
     def feature_map(self, x: torch.Tensor) -> torch.Tensor:
         """The last (N, C, h, w) map before pooling."""
-        raise NotImplementedError
 
 
 class GeM(nn.Module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import nn
@@ -89,34 +90,6 @@ class IResNet(Backbone):
         return self.neck(self.dropout(self.feature_map(x).flatten(1)))
 
 
-def iresnet18(
-    width: float = 1.0,
-    dim: int = 512,
-    size: Sequence[int] = (112, 112),
-    dropout: float = 0.0,
-    attention: Mapping[str, str] | None = None,
-) -> IResNet:
-    """IResNet-18."""
-    return IResNet((2, 2, 2, 2), width, dim, size, dropout, attention)
-
-
-def iresnet50(
-    width: float = 1.0,
-    dim: int = 512,
-    size: Sequence[int] = (112, 112),
-    dropout: float = 0.0,
-    attention: Mapping[str, str] | None = None,
-) -> IResNet:
-    """IResNet-50."""
-    return IResNet((3, 4, 14, 3), width, dim, size, dropout, attention)
-
-
-def iresnet100(
-    width: float = 1.0,
-    dim: int = 512,
-    size: Sequence[int] = (112, 112),
-    dropout: float = 0.0,
-    attention: Mapping[str, str] | None = None,
-) -> IResNet:
-    """IResNet-100."""
-    return IResNet((3, 13, 30, 3), width, dim, size, dropout, attention)
+iresnet18 = partial(IResNet, (2, 2, 2, 2))
+iresnet50 = partial(IResNet, (3, 4, 14, 3))
+iresnet100 = partial(IResNet, (3, 13, 30, 3))

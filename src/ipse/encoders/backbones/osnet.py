@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from ipse.catalogue import system
+from ipse.encoders.backbones.attention import SqueezeExcitation
 from ipse.encoders.backbones.common import Backbone, ConvNorm, initialize, max_pool, neck, pooling
 
 # Channels behind the stem and the three stages at width 1.
@@ -34,20 +35,6 @@ class _LightConv(nn.Sequential):
         )
 
 
-class _Gate(nn.Module):
-    """The unified aggregation gate: one small network weighs the channels of all streams (eq. 3)."""
-
-    def __init__(self, channels: int, reduction: int = 16) -> None:
-        super().__init__()
-        hidden = max(1, channels // reduction)
-        self.squeeze = nn.Conv2d(channels, hidden, 1)
-        self.excite = nn.Conv2d(hidden, channels, 1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        means = x.mean((2, 3), keepdim=True)
-        return x * self.excite(functional.relu(self.squeeze(means))).sigmoid()
-
-
 class _Block(nn.Module):
     """The omni-scale residual block (figure 4).
 
@@ -61,7 +48,8 @@ class _Block(nn.Module):
         self.streams = nn.ModuleList(
             nn.Sequential(*(_LightConv(middle, middle) for _ in range(depth))) for depth in range(1, _STREAMS + 1)
         )
-        self.gate = _Gate(middle)
+        # The unified aggregation gate weighs the channels of all streams with one small network (eq. 3).
+        self.gate = SqueezeExcitation(middle)
         self.expand = ConvNorm(middle, outputs, norm=nn.InstanceNorm2d(outputs, affine=True) if inside else None)
         self.shortcut = ConvNorm(inputs, outputs) if inputs != outputs else nn.Identity()
         self.instance = nn.InstanceNorm2d(outputs, affine=True) if after else nn.Identity()
