@@ -332,6 +332,11 @@ PROTOCOLS = {
             "The world: find the person at least five years older or younger; `age` is in years.",
             (Ignore(same=("person",), closer={"age": 5}),),
         ),
+        Protocol(
+            "world-long-span",
+            "The world: find the person in another Look at least five years older or younger; `age` is in years.",
+            (Ignore(same=("person", "look")), Ignore(same=("person",), closer={"age": 5})),
+        ),
     )
 }
 """By name, the protocols that data sets are measured under."""
