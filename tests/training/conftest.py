@@ -58,7 +58,10 @@ def rows(people=6, looks=2, shots=2, start=100):
                     "dense_visible": [True] * 69 + [False],
                     "face_box": [*points.min(0).tolist(), *points.max(0).tolist()],
                     "parts": encoded(inside.astype(np.uint8) * 2),
-                    "person_json": "{}",
+                    "person_json": json.dumps(
+                        {"number": person, "age": 20 + person % 40, "shape": {"nose": color[0]} if person % 2 else {}}
+                        | {"iris": {"name": "brown", "rgb": [0.5, 0.2, color[1]]}, "skin": {"moles": [{"u": 0.5}]}}
+                    ),
                 }
 
 

@@ -87,6 +87,20 @@ def test_other_people_are_held_out(tmp_path, people):
         chips.column("camera")
 
 
+def test_traits_are_what_differs_among_people(tmp_path, people):
+    kept, _ = pack(people, Cut("whole", (48, 48)), tmp_path).split(0.34)
+    who = np.unique(kept.column("person"))
+    names, values = kept.traits(who)
+    # Equal for all: red and green of the iris; without a fixed place: moles; the number is a name.
+    assert names == ["age", "iris.rgb.2", "shape.nose"]
+    assert values.shape == (4, 3) and np.abs(values.mean(0)).max() < 1e-5 and np.abs(values.std(0) - 1).max() < 1e-5
+    assert (np.diff(values[:, 0]) > 0).all()
+    assert values[0, 2] == values[2, 2]  # two without a change of the nose
+    carry(people, Cut("whole", (48, 48)), tmp_path / "chips")
+    again, _ = pack(tmp_path / "chips", Cut("whole", (48, 48)), tmp_path).split(0.34)
+    assert np.array_equal(again.traits(who)[1], values)
+
+
 def test_carried_chips_are_small_and_train_alike(tmp_path, people):
     cut = Cut("face_box", (32, 32), parts=True)
     files = carry(people, cut, tmp_path / "carried")
@@ -98,6 +112,15 @@ def test_carried_chips_are_small_and_train_alike(tmp_path, people):
     assert here.columns["facts"].tolist() == there.columns["facts"].tolist()
     with pytest.raises(DataError, match="not empty"):
         carry(people, cut, tmp_path / "carried")
+
+
+def test_people_of_whom_nothing_is_told_have_no_traits(tmp_path, people):
+    table = pq.read_table(people / "data" / "train-00000.parquet")
+    (tmp_path / "bare").mkdir()
+    pq.write_table(table.drop_columns(["person_json"]), tmp_path / "bare" / "a.parquet")
+    chips = pack(tmp_path / "bare", Cut("whole", (48, 48)), tmp_path)
+    with pytest.raises(DataError, match="person_json"):
+        chips.traits(np.unique(chips.column("person")))
 
 
 def test_pictures_named_like_market1501(tmp_path):

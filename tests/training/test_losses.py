@@ -16,6 +16,7 @@ from ipse.training.losses import (  # noqa: E402
     Softmax,
     SumOfLosses,
     SupervisedContrastive,
+    Traits,
     Triplet,
 )
 
@@ -159,7 +160,7 @@ def test_sampled_classes_hold_all_that_are_present():
 @pytest.mark.parametrize("name", LOSSES)
 def test_every_loss_falls_when_it_is_followed(name):
     torch.manual_seed(0)
-    parts = SumOfLosses({name: {}}, 5, 3)
+    parts = SumOfLosses({name: {}}, 5, 3, traits=torch.randn(3, 4))
     points = torch.randn(7, 5, requires_grad=True)
     follow = torch.optim.Adam([points, *parts.parameters()], 0.05)
     first, _ = parts(points, LABELS)
@@ -170,6 +171,22 @@ def test_every_loss_falls_when_it_is_followed(name):
         follow.step()
     assert loss.item() < 0.7 * first.item()
     assert set(told) == {name}
+
+
+def test_traits_that_do_not_show_stop_to_count():
+    torch.manual_seed(0)
+    table = torch.randn(40, 2)
+    loss = Traits(3, table)
+    follow = torch.optim.Adam(loss.parameters(), 0.05)
+    for _ in range(300):
+        labels = torch.randint(0, 40, (32,))
+        # The embedding holds the first trait and nothing of the second.
+        embeddings = torch.cat([table[labels, :1], torch.randn(32, 2)], 1)
+        follow.zero_grad()
+        loss(embeddings, labels).backward()
+        follow.step()
+    shown, hidden = loss.variances.detach()
+    assert shown < 0.05 and hidden > 0.7
 
 
 def test_a_batch_without_pairs_gives_zero_with_a_gradient():

@@ -107,6 +107,10 @@ def _gamma(low: float = 0.6, high: float = 1.6, p: float = 0.3) -> nn.Module:
     return augmentation.RandomGamma((low, high), (1.0, 1.0), p=p)
 
 
+def _temperature(p: float = 0.3) -> nn.Module:
+    return augmentation.RandomPlanckianJitter("blackbody", p=p)
+
+
 def _gray(p: float = 0.05) -> nn.Module:
     return augmentation.RandomGrayscale(p=p)
 
@@ -135,6 +139,7 @@ def _erase(low: float = 0.02, high: float = 0.3, p: float = 0.5) -> nn.Module:
 CHANGES = {
     "color": _color,
     "gamma": _gamma,
+    "temperature": _temperature,
     "gray": _gray,
     "blur": _blur,
     "motion": _motion,

@@ -41,7 +41,7 @@ CUTS = ("whole", "face_box", *TEMPLATES)
 _POINTS = ("five", "dense")
 _FLAGS = ("five_visible", "dense_visible")
 _UNREAD = {
-    *("captions", "person_json", "look_json", "shot_json", "world_version"),
+    *("captions", "look_json", "shot_json", "world_version"),
     *("keypoints", "keypoints_visible", "body_box", "intrinsics", "extrinsics", "depth", "normals", "uv"),
 }
 _MARKET = re.compile(r"(-?\d+)_c(\d+)")
@@ -142,6 +142,42 @@ class Chips:
             raise DataError(f"The data has no column {name!r}.", f"It has {', '.join(self.columns)}.")
         return self.columns[name]
 
+    def traits(self, people: npt.NDArray[np.int64]) -> tuple[list[str], npt.NDArray[np.float32]]:
+        """The numbers that people of the world are made from.
+
+        Parameters
+        ----------
+        people
+            (P,) numbers of people who are among these chips.
+
+        Returns
+        -------
+        tuple
+            Names of T traits that differ among them, as dotted paths of `ipse.world.Person`, and (P, T) values
+            standardized over these people.
+
+        Raises
+        ------
+        DataError
+            If the data does not say who the people are.
+        """
+        texts = self.column("person_json")
+        known = {int(who): text for who, text in zip(self.column("person"), texts, strict=True) if text is not None}
+        if not set(people.tolist()) <= set(known):
+            raise DataError(
+                "The data does not say what all of its people are made from.",
+                "`ipse world dataset` writes it as `person_json`; leave the loss `traits` out for other data.",
+            )
+        rows = [dict(_numbers(json.loads(known[int(who)]))) for who in people]
+        names = sorted({name for row in rows for name in row} - {"number"})
+        # What a person's text leaves out is at its rest, which is 0 for the changes of shape.
+        values = np.array([[row.get(name, 0.0) for name in names] for row in rows], np.float32)
+        spread = values.std(0)
+        kept = spread > 1e-4
+        return [name for name, keep in zip(names, kept, strict=True) if keep], (
+            (values - values.mean(0))[:, kept] / spread[kept]
+        )
+
     def split(self, holdout: float) -> tuple[Chips, Chips]:
         """Parts for training and for judging, of different people: the last ones by number are held out."""
         people = np.unique(self.column("person"))
@@ -152,6 +188,19 @@ class Chips:
             )
         out = np.isin(self.column("person"), people[len(people) - count :])
         return self.choose(np.flatnonzero(~out)), self.choose(np.flatnonzero(out))
+
+
+def _numbers(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
+    """Numbers of nested JSON by dotted path; lists of things, such as moles, have no fixed places and are left out."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _numbers(inner, f"{path}.{name}" if path else name)
+    elif isinstance(value, list):
+        if all(isinstance(inner, int | float) for inner in value):
+            for i, inner in enumerate(value):
+                yield f"{path}.{i}", float(inner)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield path, float(value)
 
 
 def rows_of(source: str | Path) -> tuple[int, Iterator[dict[str, Any]]]:
@@ -181,6 +230,7 @@ def rows_of(source: str | Path) -> tuple[int, Iterator[dict[str, Any]]]:
 
 
 def _parquet_rows(shards: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    told: set[int] = set()
     for path in shards:
         with pq.ParquetFile(path) as file:
             names = [name for name in file.schema_arrow.names if name == "image" or name not in _UNREAD]
@@ -196,6 +246,10 @@ def _parquet_rows(shards: Sequence[Path]) -> Iterator[dict[str, Any]]:
                         for name in (*_POINTS, "face_box"):
                             if row.get(name) is not None:
                                 row[name] = np.asarray(row[name], np.float64) - 0.5
+                    if "person_json" in row and not row.get("chip"):
+                        # Pictures of a person follow each other and all say the same of them: the first will do.
+                        row["person_json"] = None if row["person"] in told else row["person_json"]
+                        told.add(row["person"])
                     if row["person"] >= JUDGED_FROM:
                         raise DataError(
                             f"{path} holds person {row['person']}; people from {JUDGED_FROM} on are for judging only.",

@@ -280,6 +280,38 @@ class Center(nn.Module):
         return (embeddings.float() - self.centers[labels]).pow(2).sum(1).mean() / 2
 
 
+class Traits(nn.Module):
+    """Tell the numbers that a person of the world was made from by a linear layer.
+
+    Their likelihood is normal with one learned deviation for each trait (Kendall & Gal, 2017, eq. 5), so that a trait
+    that no picture shows, as the length of the legs in a portrait, soon counts for nothing. Classes tell a network
+    which people are others, traits tell it in what they differ, which takes far fewer people to learn.
+
+    Parameters
+    ----------
+    dim
+        D.
+    table
+        (classes, T) standardized traits of every label.
+    """
+
+    def __init__(self, dim: int, table: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("table", table)
+        self.head = nn.Linear(dim, table.shape[1])
+        self.certainty = nn.Parameter(torch.full((table.shape[1],), -3.0))
+
+    @property
+    def variances(self) -> torch.Tensor:
+        """(T,) of the errors: between 1, the table's own, and a floor without which one trait would take over."""
+        return (-4 * self.certainty.sigmoid()).exp()
+
+    def forward(self, embeddings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The mean over the batch and the traits."""
+        errors = (self.head(embeddings).float() - self.table[labels]).pow(2)
+        return ((errors / self.variances + self.variances.log()) / 2).mean()
+
+
 #: Losses by the names that recipes give them; True where the loss keeps vectors of classes.
 LOSSES: dict[str, tuple[type[nn.Module], bool]] = {
     "softmax": (Softmax, True),
@@ -288,6 +320,7 @@ LOSSES: dict[str, tuple[type[nn.Module], bool]] = {
     "triplet": (Triplet, False),
     "circle": (Circle, False),
     "supcon": (SupervisedContrastive, False),
+    "traits": (Traits, True),
 }
 
 
@@ -300,6 +333,8 @@ class SumOfLosses(nn.Module):
         Name of a loss → its options, with ``weight`` (default 1) among them.
     dim, classes
         Length of an embedding and number of labels.
+    traits
+        (classes, T) standardized traits of every label, for the loss of that name.
 
     Raises
     ------
@@ -307,7 +342,9 @@ class SumOfLosses(nn.Module):
         For an unknown loss or option.
     """
 
-    def __init__(self, parts: Mapping[str, Mapping[str, Any]], dim: int, classes: int) -> None:
+    def __init__(
+        self, parts: Mapping[str, Mapping[str, Any]], dim: int, classes: int, traits: torch.Tensor | None = None
+    ) -> None:
         super().__init__()
         if not parts:
             raise TrainingError("The recipe names no loss.", f"There are {', '.join(LOSSES)}.")
@@ -319,7 +356,10 @@ class SumOfLosses(nn.Module):
             kind, of_classes = LOSSES[name]
             own = {key: value for key, value in (options or {}).items() if key != "weight"}
             try:
-                self.parts[name] = kind(dim, classes, **own) if of_classes else kind(**own)
+                if kind is Traits:
+                    self.parts[name] = Traits(dim, traits, **own)
+                else:
+                    self.parts[name] = kind(dim, classes, **own) if of_classes else kind(**own)
             except TypeError as error:
                 raise TrainingError(f"The loss {name} cannot be made with {own}: {error}.") from error
 

@@ -27,6 +27,7 @@ BACKBONES: dict[str, str] = {
     "resnet50": "resnet:resnet50",
     "resnet50_ibn_a": "resnet:resnet50_ibn_a",
     "resnet50_ibn_b": "resnet:resnet50_ibn_b",
+    "iresnet": "iresnet:IResNet",
     "iresnet18": "iresnet:iresnet18",
     "iresnet50": "iresnet:iresnet50",
     "iresnet100": "iresnet:iresnet100",

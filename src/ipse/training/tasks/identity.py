@@ -34,7 +34,8 @@ class IdentityTask(Task):
         super().__init__()
         self.network = backbone_of(recipe, recipe.network)
         self.people = np.unique(chips.column("person"))
-        self.losses = SumOfLosses(recipe.losses, self.network.dim, len(self.people))
+        traits = torch.from_numpy(chips.traits(self.people)[1]) if "traits" in recipe.losses else None
+        self.losses = SumOfLosses(recipe.losses, self.network.dim, len(self.people), traits)
         self.group = recipe.data.group
 
     def targets(self, chips: Chips, rows: npt.NDArray[np.int64]) -> Targets:
