@@ -189,6 +189,11 @@ def test_traits_that_do_not_show_stop_to_count():
     assert shown < 0.05 and hidden > 0.7
 
 
+def test_traits_must_be_given():
+    with pytest.raises(TrainingError, match="traits"):
+        SumOfLosses({"traits": {}}, 4, 3)
+
+
 def test_a_batch_without_pairs_gives_zero_with_a_gradient():
     for name in ("triplet", "circle", "supcon"):
         points = torch.randn(3, 4, requires_grad=True)

@@ -354,6 +354,8 @@ class SumOfLosses(nn.Module):
             if name not in LOSSES:
                 raise TrainingError(f"There is no loss {name!r}.", f"There are {', '.join(LOSSES)}.")
             kind, of_classes = LOSSES[name]
+            if kind is Traits and traits is None:
+                raise TrainingError("The loss traits needs what people are made from.", "Give `traits`.")
             own = {key: value for key, value in (options or {}).items() if key != "weight"}
             try:
                 if kind is Traits:
