@@ -31,6 +31,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -40,9 +41,9 @@ from rich.console import Console
 from rich.progress import track
 from scipy.stats import binomtest
 
-from ipse.encoders import AveragedEncoder, DlibFaceEncoder
+from ipse.encoders import AveragedEncoder, DlibFaceEncoder, Encoder
 from ipse.errors import ImageError, WeightsError
-from ipse.faces import Face, HogDetector, align
+from ipse.faces import Detector, Face, HogDetector, align
 from ipse.gallery.index import Listing, PhotoIndex, Reader
 from ipse.images import read_image, resize
 from ipse.measure.evidence import Evidence, bootstrap_ci
@@ -60,18 +61,31 @@ def _pool(workers: int) -> ProcessPoolExecutor:
 # -- accuracy --------------------------------------------------------------------------------------------------------
 
 
-def _lfw_vectors(paths: Sequence[str]) -> list[tuple[str, np.ndarray, np.ndarray]]:
+def _dlib() -> Encoder:
+    return DlibFaceEncoder(threads=1)
+
+
+def lfw_photograph(path: str | Path) -> np.ndarray:
+    """A crop of LFW as a photograph: with a margin, and twice as large."""
+    padded = np.pad(read_image(path), ((_PAD, _PAD), (_PAD, _PAD), (0, 0)), mode="edge")
+    return resize(padded, 2 * padded.shape[1], 2 * padded.shape[0])
+
+
+def middle_face(image: np.ndarray, detector: Detector) -> list[Face]:
+    """The face nearest the middle of an image, if any is found: others stand aside."""
+    return sorted(detector.detect(image), key=lambda face: _off_middle(face, image))[:1]
+
+
+def _lfw_vectors(paths: Sequence[str], make_encoder: Callable[[], Encoder]) -> list[tuple[str, np.ndarray, np.ndarray]]:
     """Path, plain and mirror-averaged vector of each crop; NaN where no face was found."""
     detector = HogDetector()
-    encoder = DlibFaceEncoder(threads=1)
+    encoder = make_encoder()
     both = AveragedEncoder(encoder)
     out = []
     for path in paths:
-        padded = np.pad(read_image(path), ((_PAD, _PAD), (_PAD, _PAD), (0, 0)), mode="edge")
-        image = resize(padded, 2 * padded.shape[1], 2 * padded.shape[0])
-        # Who else is in the picture stands aside.
-        faces = sorted(detector.detect(image), key=lambda face: _off_middle(face, image))
-        chips = align(image, faces[:1], encoder.chip.template)
+        image = lfw_photograph(path)
+        faces = middle_face(image, detector)
+        chips = align(image, faces, encoder.chip.template)
         nothing = np.full(encoder.dim, np.nan, np.float32)
         out.append((path, encoder.encode(chips)[0], both.encode(chips)[0]) if faces else (path, nothing, nothing))
     return out
@@ -115,21 +129,26 @@ def _tar(distance: np.ndarray, same: np.ndarray, far: float) -> float:
     return float(np.mean(distance[same] < threshold)) if same.any() else np.nan
 
 
-def lfw(evidence: Evidence, shared: Path, workers: int) -> None:
-    """Add accuracy, TAR at FAR 1 % and detection failures."""
+def lfw(
+    evidence: Evidence,
+    shared: Path,
+    workers: int,
+    prefix: str = "recognition.lfw",
+    make_encoder: Callable[[], Encoder] = _dlib,
+) -> None:
+    """Add accuracy, TAR at FAR 1 % and detection failures of an encoder, which is made anew in every process."""
     with open(shared / "lfw" / "pairs.csv", newline="") as file:
         pairs = list(csv.DictReader(file))
     names = sorted({pair[side] for pair in pairs for side in "ab"})
     root = shared / "lfw" / "images"
-    found = _in_parallel("LFW", _lfw_vectors, [str(root / name) for name in names], workers)
+    work = partial(_lfw_vectors, make_encoder=make_encoder)
+    found = _in_parallel("LFW", work, [str(root / name) for name in names], workers)
     vectors = {str(Path(path).relative_to(root)): (plain, both) for path, plain, both in found}
     same = np.array([pair["same"] == "1" for pair in pairs])
     fold = np.array([int(pair["fold"]) for pair in pairs])
     person = np.array([pair["a"].split("/")[0] for pair in pairs])
     missed = sum(not np.isfinite(plain[0]) for plain, _ in vectors.values())
-    evidence.add(
-        "recognition.lfw_detection_failures", missed, "pictures", n=len(names), note="each makes its pairs errors"
-    )
+    evidence.add(f"{prefix}_detection_failures", missed, "pictures", n=len(names), note="each makes its pairs errors")
     for kind, name, note in ((0, "", "one look at each face"), (1, "_flip", "averaged with the mirror image")):
         distance = np.array(
             [np.linalg.norm(vectors[pair["a"]][kind] - vectors[pair["b"]][kind]) for pair in pairs], np.float64
@@ -137,7 +156,7 @@ def lfw(evidence: Evidence, shared: Path, workers: int) -> None:
         right = _accuracy(distance, same, fold)
         low, high = bootstrap_ci(right.astype(float), person)
         evidence.add(
-            f"recognition.lfw_accuracy{name}", 100 * right.mean(), "%", n=len(np.unique(person)),
+            f"{prefix}_accuracy{name}", 100 * right.mean(), "%", n=len(np.unique(person)),
             ci95=(100 * low, 100 * high), note=f"{len(pairs)} pairs, {note}; undetected faces are errors",
         )  # fmt: skip
         rows = np.stack([distance, same], 1)
@@ -146,9 +165,7 @@ def lfw(evidence: Evidence, shared: Path, workers: int) -> None:
             return 100 * _tar(sample[:, 0], sample[:, 1] == 1, 0.01)
 
         low, high = bootstrap_ci(rows, person, statistic=tar, n=500)
-        evidence.add(
-            f"recognition.lfw_tar_far1{name}", tar(rows), "%", n=len(np.unique(person)), ci95=(low, high), note=note
-        )
+        evidence.add(f"{prefix}_tar_far1{name}", tar(rows), "%", n=len(np.unique(person)), ci95=(low, high), note=note)
 
 
 _AGES = ((3, "0-2"), (13, "3-12"), (20, "13-19"), (40, "20-39"), (60, "40-59"), (999, "60+"))

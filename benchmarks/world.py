@@ -28,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -37,10 +37,10 @@ from rich.console import Console
 from rich.progress import track
 
 from ipse.encoders import DlibFaceEncoder
-from ipse.faces import HogDetector, align
+from ipse.faces import Face, HogDetector, align
 from ipse.measure.evidence import Evidence, bootstrap_ci
 from ipse.measure.verification import equal_error_rate
-from ipse.world import age_group, gender_presentation, look, person, render, shot, skin_group
+from ipse.world import Person, Picture, age_group, gender_presentation, look, person, render, shot, skin_group
 from ipse.world.shot import Degrade
 
 SHOTS, SIZE = 6, 256
@@ -106,30 +106,43 @@ def memory(count: int, shots: int = 8) -> tuple[float, float]:
     return early, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def groups_of(who: Person) -> dict[str, str]:
+    """The groups that figures are told by, of each dimension in `BY`."""
+    return {"age": age_group(who), "gender": gender_presentation(who), "skin": skin_group(who)}
+
+
+def portraits(who: Person, looks: int = 2) -> Iterator[Picture]:
+    """The undamaged portraits of a person before a judge: `looks` Looks of `SHOTS` Shots each."""
+    for day in range(looks):
+        worn = look(day, who, fix={"mask": None})
+        if worn.glasses is not None and worn.glasses.style == "sunglasses":
+            worn = worn.replace(glasses=None)
+        for k in range(SHOTS):
+            number = (who.number * looks + day) * SHOTS + k
+            taken = shot(number, ranges={"head.yaw": (-40, 40)}, fix={"occluder": None}).replace(degrade=Degrade())
+            yield render(who, worn, taken, size=SIZE)
+
+
+def face_over(faces: Sequence[Face], box: Sequence[float]) -> Face | None:
+    """The surest of the faces found that lies over the middle of the true one."""
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    return next((f for f in faces if f.box[0] < x < f.box[2] and f.box[1] < y < f.box[3]), None)
+
+
 def judge(n: int) -> tuple[dict[str, str], np.ndarray, np.ndarray]:
     """Person n's groups, the judge's vectors (2, SHOTS, 128; NaN where no face was found), and the yaw of each
     picture.
     """
     who = person(n, balance=BY)
-    groups = {"age": age_group(who), "gender": gender_presentation(who), "skin": skin_group(who)}
     detector, encoder = HogDetector(), DlibFaceEncoder(threads=1)
-    vectors = np.full((2, SHOTS, encoder.dim), np.nan, np.float32)
-    yaw = np.zeros((2, SHOTS))
-    for day in range(2):
-        worn = look(day, who, fix={"mask": None})
-        if worn.glasses is not None and worn.glasses.style == "sunglasses":
-            worn = worn.replace(glasses=None)
-        for k in range(SHOTS):
-            number = (n * 2 + day) * SHOTS + k
-            taken = shot(number, ranges={"head.yaw": (-40, 40)}, fix={"occluder": None}).replace(degrade=Degrade())
-            picture = render(who, worn, taken, size=SIZE)
-            yaw[day, k] = taken.head.yaw
-            x0, y0, x1, y1 = picture.truth.face_box
-            x, y = (x0 + x1) / 2, (y0 + y1) / 2
-            faces = [f for f in detector.detect(picture.image) if f.box[0] < x < f.box[2] and f.box[1] < y < f.box[3]]
-            if faces:
-                vectors[day, k] = encoder.encode(align(picture.image, faces[:1], encoder.chip.template))[0]
-    return groups, vectors, yaw
+    vectors = np.full((2 * SHOTS, encoder.dim), np.nan, np.float32)
+    yaw = np.zeros(2 * SHOTS)
+    for k, picture in enumerate(portraits(who)):
+        yaw[k] = picture.truth.shot.head.yaw
+        face = face_over(detector.detect(picture.image), picture.truth.face_box)
+        if face is not None:
+            vectors[k] = encoder.encode(align(picture.image, [face], encoder.chip.template))[0]
+    return groups_of(who), vectors.reshape(2, SHOTS, -1), yaw.reshape(2, SHOTS)
 
 
 def identity(evidence: Evidence, start: int, count: int, workers: int) -> None:
