@@ -507,6 +507,7 @@ def market(evidence: Evidence, setting: Setting) -> None:
 _PORTRAIT_EYES, _UTKFACE_EYES = (0.390, 0.605, 0.477), (0.295, 0.682, 0.300)
 # Yes-or-no attributes whose targets do not say when they are seen: by the fact that shows them.
 _SHOWN_BY = {"mask": "mask_color", "scarf": "scarf_color"}
+_UNITS = {"age": "years", "yaw": "°", "pitch": "°"}
 
 
 def as_portrait(crop: np.ndarray, side: int) -> np.ndarray:
@@ -539,8 +540,9 @@ def true_attributes(records: Sequence[Record], recipe: Path) -> tuple[list[Any],
 
 
 def balanced_accuracy(chosen: np.ndarray, true: np.ndarray) -> float:
-    """The mean over classes of the share told rightly, 0–1; NaN in `true` is left out."""
-    return float(np.mean([(chosen[true == c] == c).mean() for c in np.unique(true[~np.isnan(true)])]))
+    """The mean over classes of the share told rightly, 0–1; NaN in `true` is left out, and alone gives NaN."""
+    shares = [(chosen[true == c] == c).mean() for c in np.unique(true[~np.isnan(true)])]
+    return float(np.mean(shares)) if shares else float("nan")
 
 
 def attributes(evidence: Evidence, setting: Setting) -> None:
@@ -557,12 +559,13 @@ def attributes(evidence: Evidence, setting: Setting) -> None:
     chosen, calibration = {}, {}
     for target in targets:
         seen = ~np.isnan(true[target.name])
+        if len(np.unique(who[seen])) < 2:
+            continue  # an interval over people needs two
         if not target.classes:
             low, high = target.number
             errors = np.abs(told[target.name][:, 0] - true[target.name])[seen] * (high - low)
-            unit = "years" if target.name == "age" else "°"
             evidence.add(
-                f"encoders.attributes_world_error.{target.name}", errors.mean(), unit,
+                f"encoders.attributes_world_error.{target.name}", errors.mean(), _UNITS.get(target.name, ""),
                 n=len(np.unique(who[seen])), ci95=bootstrap_ci(errors, who[seen]),
                 note=f"mean absolute error, {seen.sum()} pictures that show it",
             )  # fmt: skip
@@ -588,7 +591,7 @@ def attributes(evidence: Evidence, setting: Setting) -> None:
             f"calibration error {100 * calibration[name]:.1f} %",
         )  # fmt: skip
     worst = min(chosen, key=lambda name: accuracy(name, rows))
-    for name, summary in (("mean", np.mean), ("min", np.min)):
+    for name, summary in (("mean", np.nanmean), ("min", np.nanmin)):
         value, interval = percent(
             summary(every(rows)), bootstrap_ci(rows, who, 500, 0, lambda sample, f=summary: float(f(every(sample))))
         )
@@ -675,18 +678,27 @@ class Landmarks:
 
     def __call__(self, image: np.ndarray, square: tuple[float, float, float]) -> tuple[np.ndarray, np.ndarray]:
         """(70, 2) points in pixels of the picture, centers of pixels at whole numbers, and (70,) whether they show."""
-        x, y, side = square
-        whole = side * (1 + 2 * _MARGIN)
-        # Pillow counts from corners of pixels.
-        left, top = x + 0.5 - whole / 2, y + 0.5 - whole / 2
-        picture = Image.fromarray(image)
-        if (shrink := int(whole / self.side)) > 1:
-            picture = picture.reduce(shrink)
-        box = np.array([left, top, left + whole, top + whole]) / max(1, shrink)
-        chip = picture.transform((self.side,) * 2, Image.Transform.EXTENT, tuple(box), Image.Resampling.BILINEAR)
-        pixels = ((np.asarray(chip) - self.mean) / self.std).transpose(2, 0, 1)[None]
+        chip, corner, whole = cut_square(image, square, self.side)
+        pixels = ((chip - self.mean) / self.std).transpose(2, 0, 1)[None]
         told = self.network.run({"pixels": np.ascontiguousarray(pixels)})
-        return told["points"][0] * whole + (left - 0.5, top - 0.5), told["visible"][0] > 0
+        return told["points"][0] * whole + corner, told["visible"][0] > 0
+
+
+def cut_square(
+    image: np.ndarray, square: tuple[float, float, float], size: int
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """The chip that training cuts (`face_box`), its (2,) upper left corner in the picture, and its side there."""
+    x, y, side = square
+    whole = side * (1 + 2 * _MARGIN)
+    corner = np.array([x, y]) - whole / 2
+    picture = Image.fromarray(image)
+    shrink = max(1, int(whole / size))
+    if shrink > 1:
+        picture = picture.reduce(shrink)
+    # Pillow counts from corners of pixels.
+    box = np.concatenate([corner + 0.5, corner + 0.5 + whole]) / shrink
+    chip = picture.transform((size, size), Image.Transform.EXTENT, tuple(box), Image.Resampling.BILINEAR)
+    return np.asarray(chip), corner, whole
 
 
 def eye_distance(dense: np.ndarray) -> np.ndarray:
