@@ -1,6 +1,12 @@
+import hashlib
+import json
 import signal
+from dataclasses import asdict
 
+import numpy as np
+import pytest
 from hypothesis import settings
+from safetensors.numpy import save
 
 # No deadline: how long an example takes is the machine's business. The same examples each time: a test that fails for
 # one fails for all.
@@ -10,3 +16,23 @@ settings.load_profile("ipse")
 # Where the tests are started in the background, Ctrl-C is ignored, and children inherit that; some tests need it.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def write_network(folder, name, graph, task, chip, outputs, cut, tensors=None, **more):
+    """The four files of a made-up network, as `ipse.training.ship` writes them; gives the path of its ONNX file."""
+    contract = {"format": "ipse.network/1", "name": name, "task": task, "modality": "face", "license": "none", **more}
+    contract |= {"chip": asdict(chip), "network": {}, "outputs": outputs, "cut": cut}
+    weights = save(tensors or {"nothing": np.zeros(1, np.float32)})
+    contract["sha256"] = hashlib.sha256(weights).hexdigest()
+    files = {"safetensors": weights, "safetensors.json": json.dumps(contract).encode(), "onnx": graph.to_bytes()}
+    sums = {f"{name}.{part}": hashlib.sha256(content).hexdigest() for part, content in files.items()}
+    record = {"format": "ipse.shipped/1", "name": name, "sha256": sums}
+    folder.mkdir(parents=True, exist_ok=True)
+    for part, content in (files | {"json": json.dumps(record).encode()}).items():
+        (folder / f"{name}.{part}").write_bytes(content)
+    return folder / f"{name}.onnx"
+
+
+@pytest.fixture(scope="session")
+def made_up_network():
+    return write_network

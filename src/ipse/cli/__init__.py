@@ -25,6 +25,7 @@ class Verb(NamedTuple):
 VERBS = {
     "cluster": Verb("ipse.cli.cluster:cluster", "Sort the faces of photographs into people nobody has named."),
     "demo": Verb("ipse.cli.demo:demo", "See what ipse does, in pictures and a page."),
+    "describe": Verb("ipse.cli.describe:describe", "Tell what can be seen of the faces in photographs."),
     "enroll": Verb("ipse.cli.enroll:enroll", "Remember somebody from photographs."),
     "export": Verb("ipse.cli.export:export", "Write a trained network as ONNX, checked against its weights."),
     "evaluate": Verb("ipse.cli.evaluate:evaluate", "Measure how well features find their people."),

@@ -15,7 +15,7 @@ from ipse.cli.recognizing import (
     NO,
     AsJson,
     DetectorFile,
-    EncoderFile,
+    EncoderName,
     GalleryPath,
     KeyFile,
     ReportPath,
@@ -53,7 +53,7 @@ def cluster(
     as_json: AsJson = False,
     workers: Workers = None,
     key_file: KeyFile = None,
-    encoder: EncoderFile = None,
+    encoder: EncoderName = None,
     detector: DetectorFile = None,
     turned: Turned = False,
 ) -> None:

@@ -15,7 +15,7 @@ from ipse.cli.recognizing import (
     NO,
     AsJson,
     DetectorFile,
-    EncoderFile,
+    EncoderName,
     GalleryPath,
     KeyFile,
     ReportPath,
@@ -65,7 +65,7 @@ def enroll(
     as_json: AsJson = False,
     workers: Workers = None,
     key_file: KeyFile = None,
-    encoder: EncoderFile = None,
+    encoder: EncoderName = None,
     detector: DetectorFile = None,
     turned: Turned = False,
 ) -> None:

@@ -17,7 +17,7 @@ from ipse.cli.recognizing import (
     NO,
     AsJson,
     DetectorFile,
-    EncoderFile,
+    EncoderName,
     GalleryPath,
     KeyFile,
     ReportPath,
@@ -58,7 +58,7 @@ def find(
     as_json: AsJson = False,
     workers: Workers = None,
     key_file: KeyFile = None,
-    encoder: EncoderFile = None,
+    encoder: EncoderName = None,
     detector: DetectorFile = None,
     turned: Turned = False,
 ) -> None:

@@ -14,7 +14,7 @@ from ipse.cli.recognizing import (
     INDEX,
     AsJson,
     DetectorFile,
-    EncoderFile,
+    EncoderName,
     GalleryPath,
     KeyFile,
     ReportPath,
@@ -308,7 +308,7 @@ def import_people(
 @gallery.command()
 def migrate(
     folder: GalleryPath = DEFAULT_GALLERY,
-    encoder: EncoderFile = None,
+    encoder: EncoderName = None,
     detector: DetectorFile = None,
     drop: Annotated[bool, typer.Option("--drop", help="Leave out templates that cannot be encoded again.")] = False,
     as_json: AsJson = False,

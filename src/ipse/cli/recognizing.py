@@ -15,6 +15,7 @@ import typer
 from ipse.errors import DataError, GalleryError
 
 if TYPE_CHECKING:
+    from ipse.faces import Detector
     from ipse.gallery import Gallery
     from ipse.gallery.index import PhotoIndex, Reader
 
@@ -29,12 +30,12 @@ KeyFile = Annotated[
     Path | None,
     typer.Option("--key-file", envvar="IPSE_KEY_FILE", help="A file with the passphrase of a protected gallery."),
 ]
-EncoderFile = Annotated[
-    Path | None,
+EncoderName = Annotated[
+    str | None,
     typer.Option(
         "--encoder",
         envvar="IPSE_ENCODER",
-        help="A face network as ONNX file (ArcFace layout) in place of the built-in one.",
+        help="Another encoder by name (face-world, body-world), or a face network as ONNX file (ArcFace layout).",
     ),
 ]
 DetectorFile = Annotated[
@@ -63,7 +64,7 @@ NO = 3
 
 
 def make_reader(
-    encoder: Path | None = None,
+    encoder: str | None = None,
     detector: Path | None = None,
     *,
     turned: bool = False,
@@ -71,13 +72,18 @@ def make_reader(
     crop_side: int = 112,
 ) -> Reader:
     """The reader that the options ask for."""
-    from ipse.encoders import DlibFaceEncoder, OnnxFaceEncoder
-    from ipse.faces import HogDetector, OnnxDetector
+    from ipse.encoders import DlibFaceEncoder, open_encoder
     from ipse.gallery.index import Reader
 
-    made = OnnxFaceEncoder(encoder, threads=1) if encoder else DlibFaceEncoder(threads=1)
-    finder = OnnxDetector(detector, turned=turned) if detector else HogDetector(turned=turned)
-    return Reader(made, finder, every=every, crop_side=crop_side)
+    made = open_encoder(encoder or DlibFaceEncoder.name, threads=1)
+    return Reader(made, make_detector(detector, turned=turned), every=every, crop_side=crop_side)
+
+
+def make_detector(detector: Path | None = None, *, turned: bool = False) -> Detector:
+    """The detector that the options ask for."""
+    from ipse.faces import HogDetector, OnnxDetector
+
+    return OnnxDetector(detector, turned=turned) if detector else HogDetector(turned=turned)
 
 
 def read_key(key_file: Path | None) -> str | None:

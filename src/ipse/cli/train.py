@@ -90,6 +90,36 @@ def carry(
     typer.echo(f"{out}: {len(files)} files, {size / 1e6:.1f} MB")
 
 
+@train.command()
+def ship(
+    run: Annotated[Path, typer.Argument(metavar="FOLDER", help="Of a finished training.", show_default=False)],
+    to: Annotated[Path | None, typer.Option(help="Where to; by default into this installation of ipse.")] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Of an encoder: the distance up to which two faces are one person's.")
+    ] = None,
+) -> None:
+    """Make a trained network usable by name, without torch and with its weights stored once.
+
+    What ONNX Runtime gives is compared with what torch gives before anything is written.
+
+    For example:
+
+    - `ipse train ship runs/face-world --threshold 0.62`, then `ipse enroll Ada ada.jpg --encoder face-world`
+
+    - `ipse train ship runs/mine --to networks`, then `ipse enroll Ada ada.jpg --encoder networks/mine.onnx`
+    """
+    with _needs():
+        from ipse.training.ship import ship as write
+        from ipse.zoo.shipped_files import SHIPPED
+    folder = SHIPPED if to is None else to
+    shipped = write(run, folder, threshold=threshold)
+    for name, difference in shipped["parity"].items():
+        typer.echo(f"{name}: largest difference between torch and ONNX Runtime {difference:.1e} of its largest value")
+    for file, digest in shipped["sha256"].items():
+        typer.echo(f"{digest}  {file}")
+    typer.echo(f"{folder}: {shipped['bytes'] / 1e6:.2f} MB")
+
+
 def _recipe(path: Path, data: Path | None) -> TrainRecipe:
     from ipse.training.recipe import TrainRecipe
 

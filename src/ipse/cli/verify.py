@@ -13,7 +13,7 @@ from ipse.cli.recognizing import (
     NO,
     AsJson,
     DetectorFile,
-    EncoderFile,
+    EncoderName,
     GalleryPath,
     ReportPath,
     Turned,
@@ -36,7 +36,7 @@ def verify(
     gallery: GalleryPath = DEFAULT_GALLERY,
     report: ReportPath = None,
     as_json: AsJson = False,
-    encoder: EncoderFile = None,
+    encoder: EncoderName = None,
     detector: DetectorFile = None,
     turned: Turned = False,
 ) -> None:

@@ -41,6 +41,12 @@ class ChipSpec:
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
+    def pixels(self, chips: np.ndarray) -> np.ndarray:
+        """What the network sees of (N, height, width, 3) uint8 RGB chips: (N, 3, height, width) float32."""
+        ordered = chips[..., ::-1] if self.color == "bgr" else chips
+        normal = (ordered - np.float32(self.mean)) / np.float32(self.std)
+        return np.ascontiguousarray(normal.transpose(0, 3, 1, 2))
+
 
 def fingerprint_of(weights_sha256: str, chip: ChipSpec) -> str:
     """sha256 in hexadecimal over weights and preprocessing: equal only where embeddings can be compared."""

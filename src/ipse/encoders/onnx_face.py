@@ -143,7 +143,5 @@ class OnnxFaceEncoder(Encoder):
         count = len(batch)
         if self._fixed and count < self._fixed:  # a network exported for one batch size takes no other
             batch = np.concatenate([batch, np.zeros((self._fixed - count, *batch.shape[1:]), np.uint8)])
-        pixels = batch[..., ::-1] if self.chip.color == "bgr" else batch
-        normal = (pixels - np.float32(self.chip.mean)) / np.float32(self.chip.std)
-        feed = {self._network.inputs[0].name: np.ascontiguousarray(normal.transpose(0, 3, 1, 2))}
+        feed = {self._network.inputs[0].name: self.chip.pixels(batch)}
         return self._network.run(feed)[self._network.outputs[0].name][:count]

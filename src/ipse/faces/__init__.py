@@ -3,6 +3,7 @@
 from ipse.faces.align import TEMPLATES, Template, align, fit_similarity
 from ipse.faces.contract import Detector, Face
 from ipse.faces.hog import HogDetector
+from ipse.faces.landmarks import LandmarkDetector, LandmarkPredictor, Landmarks
 from ipse.faces.onnx_detector import OnnxDetector
 from ipse.faces.quality import Quality, assess
 
@@ -11,6 +12,9 @@ __all__ = [
     "Detector",
     "Face",
     "HogDetector",
+    "LandmarkDetector",
+    "LandmarkPredictor",
+    "Landmarks",
     "OnnxDetector",
     "Quality",
     "Template",

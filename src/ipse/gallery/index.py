@@ -244,8 +244,7 @@ class Reader:
     @property
     def settings(self) -> str:
         """What decides the result besides the file; equal settings give equal readings."""
-        options = {k: v for k, v in vars(self.detector).items() if isinstance(v, int | float | str | None)}
-        options = {k: v for k, v in options.items() if not k.startswith("_")}
+        options = _options(self.detector)
         ours = [_FORMAT, self.encoder.fingerprint, self.detector.name, options, self.every, self.crop_side]
         return json.dumps(ours, sort_keys=True)
 
@@ -274,7 +273,7 @@ class Reader:
                 raise ImageError(entry.problem, reason="unreadable")
             if entry.kind == "video":
                 return self._read_video(entry.path), []
-            image = _decoded(entry.path)
+            image = decoded(entry.path)
             faces, chips = self._faces(image, None)
             return Reading(image.shape[1], image.shape[0], faces=faces), chips
         except ImageError as error:
@@ -315,12 +314,26 @@ class Reader:
             chips.append(chip[0])
             quality = assess(near, [moved], chip if template == "dlib150" else None)[0]
             empty = np.empty(0, np.float32)
-            crop = _crop(near, moved, self.crop_side)
+            crop = face_crop(near, moved, self.crop_side)
             records.append(FaceRecord(face.box, face.score, quality.overall, quality.reasons, empty, crop, time))
         return records, chips
 
 
-def _decoded(path: Path) -> np.ndarray:
+def _options(detector: Detector) -> dict[str, object]:
+    """What a detector was made with, and the detectors inside it."""
+    public = {k: v for k, v in vars(detector).items() if not k.startswith("_")}
+    inside = {k: _options(v) for k, v in public.items() if isinstance(v, Detector)}
+    return {k: v for k, v in public.items() if isinstance(v, int | float | str | None)} | inside
+
+
+def decoded(path: Path) -> np.ndarray:
+    """A photograph as an (H, W, 3) uint8 RGB array, huge JPEGs decoded smaller.
+
+    Raises
+    ------
+    ImageError
+        If the file cannot be used.
+    """
     try:
         return images.read_image(path, max_pixels=_ENOUGH_PIXELS)
     except ImageError as error:
@@ -347,7 +360,8 @@ def _surroundings(image: np.ndarray, face: Face) -> tuple[np.ndarray, Face]:
     return image[top:bottom, left:right], replace(face, box=box, landmarks=face.landmarks - offset)
 
 
-def _crop(image: np.ndarray, face: Face, side: int) -> bytes:
+def face_crop(image: np.ndarray, face: Face, side: int) -> bytes:
+    """A face with some of what is around it, as a square JPEG of `side` pixels."""
     x0, y0, x1, y1 = face.box
     middle, half = ((x0 + x1) / 2, (y0 + y1) / 2), max(x1 - x0, y1 - y0) * (0.5 + _CROP_PAD)
     square = (middle[0] - half, middle[1] - half, middle[0] + half, middle[1] + half)

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import warnings
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from torch import nn
 
 from ipse._files import atomic_write
+from ipse.encoders.contract import ChipSpec
 from ipse.encoders.trained import contract_path
 from ipse.errors import DataError, TrainingError
 from ipse.measure.distances import Features
@@ -31,7 +33,7 @@ TOLERANCE = 1e-3
 _BATCH = 32
 
 
-class _Outputs(nn.Module):
+class Outputs(nn.Module):
     """Outputs by name as a tuple, the only form that ONNX has."""
 
     def __init__(self, network: nn.Module, names: list[str]) -> None:
@@ -39,6 +41,7 @@ class _Outputs(nn.Module):
         self.network, self.names = network, names
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """What the network tells, in the order of the names."""
         told = self.network(pixels)
         return tuple(told[name] for name in self.names) if isinstance(told, dict) else (told,)
 
@@ -85,25 +88,15 @@ def export_onnx(
     weights = Path(weights)
     network, contract = load_network(weights)
     chip, names = contract["chip"], list(contract["outputs"])
-    module = _Outputs(network, names).eval()
-    content = _onnx(module, (chip.height, chip.width), names)
+    module = Outputs(network, names).eval()
+    content = to_onnx(module, chip, names)
     session = Network(content, contract["name"])
-    draw = np.random.default_rng(0)
-    parity: dict[str, Any] = {"random": {}}
-    for count in (1, 3, 8):
-        pixels = draw.normal(size=(count, 3, chip.height, chip.width)).astype(np.float32)
-        _compare(parity["random"], _by_torch(module, names, pixels), session.run({"pixels": pixels}))
+    parity: dict[str, Any] = {"random": random_parity(module, session, chip, names)}
     if data is not None:
         kind = cut or chip.template or "whole"
         chips = pack(data, Cut(kind, (chip.height, chip.width)), Path(cache) if cache else cache_dir() / "packs")
         parity |= _on_data(module, session, contract, chips, protocol)
-    for part in ("random", "data"):
-        worst = max(parity.get(part, {}).items(), key=lambda pair: pair[1], default=("", 0.0))
-        if not worst[1] <= TOLERANCE:
-            raise TrainingError(
-                f"The exported network differs from its weights: {worst[0]} by {worst[1]:.2g} of its largest value.",
-                "Nothing was written. Please report the recipe.",
-            )
+        _refuse_drift(parity["data"])
     target = Path(out) if out is not None else weights.with_suffix(".onnx")
     told = {key: value for key, value in contract.items() if key not in ("sha256", "network", "format")}
     told |= {"chip": asdict(chip), "sha256": hashlib.sha256(content).hexdigest(), "source_sha256": contract["sha256"]}
@@ -117,25 +110,73 @@ def export_onnx(
     return {"file": str(target), "bytes": len(content), **parity}
 
 
-def _onnx(module: nn.Module, size: tuple[int, int], names: list[str]) -> bytes:
+def random_parity(module: nn.Module, session: Network, chip: ChipSpec, names: list[str]) -> dict[str, float]:
+    """The largest difference of each output on noise, over its largest value.
+
+    Raises
+    ------
+    TrainingError
+        If one is more than rounding.
+    """
+    draw = np.random.default_rng(0)
+    worst: dict[str, float] = {}
+    for count in (1, 3, 8):
+        pixels = draw.normal(size=(count, 3, chip.height, chip.width)).astype(np.float32)
+        _compare(worst, _by_torch(module, names, pixels), session.run({"pixels": pixels}))
+    _refuse_drift(worst)
+    return worst
+
+
+def _refuse_drift(differences: Mapping[str, float]) -> None:
+    for name, difference in differences.items():
+        if not difference <= TOLERANCE:
+            raise TrainingError(
+                f"The exported network differs from its weights: {name} by {difference:.2g} of its largest value.",
+                "Nothing was written. Please report the recipe.",
+            )
+
+
+def to_onnx(module: nn.Module, chip: ChipSpec, names: list[str], *, weights_as_stored: bool = False) -> bytes:
+    """A network as ONNX.
+
+    Parameters
+    ----------
+    module
+        `Outputs` of the network.
+    chip
+        Its input.
+    names
+        Of its outputs.
+    weights_as_stored
+        Keep every weight as it is, under its name in the module's state; otherwise norms are folded into filters.
+
+    Raises
+    ------
+    TrainingError
+        If the package onnx is missing, or the network cannot be exported.
+    """
     try:
         import onnx  # noqa: F401
     except ImportError as error:
         raise TrainingError("Exporting needs the package onnx.", "pip install onnx") from error
-    file = io.BytesIO()
+    file, modes = io.BytesIO(), torch.onnx.TrainingMode
     try:
         with warnings.catch_warnings():
             # That torch has a newer exporter: it takes minutes for networks of many small layers, and needs onnxscript.
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 module,
-                (torch.zeros(2, 3, *size),),
+                (torch.zeros(2, 3, chip.height, chip.width),),
                 file,
                 dynamo=False,
                 opset_version=17,
                 input_names=["pixels"],
                 output_names=names,
                 dynamic_axes={name: {0: "n"} for name in ("pixels", *names)},
+                # The mode of training is that of the module, which is to evaluate: what the exporter's own mode of
+                # evaluation adds to it is the folding.
+                training=modes.PRESERVE if weights_as_stored else modes.EVAL,
+                do_constant_folding=not weights_as_stored,
             )
     except Exception as error:  # the exporter has many
         raise TrainingError(f"The network cannot be exported: {str(error).splitlines()[0]:.300}.") from error
@@ -161,8 +202,7 @@ def _on_data(
     embeddings: tuple[list[npt.NDArray[Any]], list[npt.NDArray[Any]]] = ([], [])
     for start in range(0, len(chips), _BATCH):
         images = chips.images(np.arange(start, min(start + _BATCH, len(chips))))
-        pixels = ((images - np.float32(chip.mean)) / np.float32(chip.std)).transpose(0, 3, 1, 2)
-        pixels = np.ascontiguousarray(pixels)
+        pixels = chip.pixels(images)
         both = _by_torch(module, names, pixels), session.run({"pixels": pixels})
         _compare(worst, *both)
         for kept, told in zip(embeddings, both, strict=True):

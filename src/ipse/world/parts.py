@@ -6,30 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-LABELS: tuple[str, ...] = (
-    "background",
-    "skin",
-    "face",
-    "ears",
-    "eyes",
-    "brows",
-    "lips",
-    "mouth",
-    "hair",
-    "beard",
-    "glasses",
-    "hat",
-    "mask",
-    "scarf",
-    "top",
-    "bottom",
-    "dress",
-    "coat",
-    "shoes",
-    "bag",
-    "occluder",
-)
-"""Names of the segmentation classes; the class number is the position."""
+from ipse.faces.parts import LABELS
 
 LABEL: dict[str, int] = {name: i for i, name in enumerate(LABELS)}
 

@@ -12,16 +12,11 @@ from torch.nn import functional
 
 from ipse.encoders.backbones.common import ConvNorm, initialize
 from ipse.errors import TrainingError
+from ipse.faces.landmarks import POINTS, five_of
 from ipse.training.augment import Geometry
 from ipse.training.data import Chips
 from ipse.training.recipe import TrainRecipe
 from ipse.training.tasks.common import Run, Targets, Task
-
-POINTS = 70
-"""Dense landmarks: the customary 68 and the pupils."""
-
-# The five points of face alignment as means of dense ones: eyes, tip of the nose, corners of the mouth.
-_FIVE: tuple[tuple[int, ...], ...] = (tuple(range(36, 42)), tuple(range(42, 48)), (30,), (48,), (54,))
 
 MIRROR: npt.NDArray[np.int64] = np.array(
     [
@@ -38,11 +33,6 @@ MIRROR: npt.NDArray[np.int64] = np.array(
 
 # A grid of the network covers so many pixels of the chip.
 _CELL = 4
-
-
-def five_of(dense: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
-    """(..., 5, 2) points of alignment from (..., 70, 2) dense ones."""
-    return np.stack([dense[..., list(rows), :].mean(-2) for rows in _FIVE], -2)
 
 
 class _Inverted(nn.Module):
