@@ -9,6 +9,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate")
 pytest.importorskip("kornia")
 
+from ipse.encoders import open_encoder  # noqa: E402
 from ipse.encoders.backbones import backbone  # noqa: E402
 from ipse.encoders.contract import ChipSpec  # noqa: E402
 from ipse.encoders.trained import ExportedEncoder, TrainedEncoder, save_network  # noqa: E402
@@ -66,6 +67,8 @@ def test_an_exported_encoder_is_the_encoder(saved, people, tmp_path):
     chips = np.random.default_rng(0).integers(0, 256, (5, 64, 32, 3), dtype=np.uint8)
     assert np.abs(ours.encode(chips) - theirs.encode(chips)).max() < 1e-3
     assert len(theirs.encode(chips[:0])) == 0
+    assert isinstance(open_encoder(saved.with_suffix(".onnx")), ExportedEncoder)
+    assert isinstance(open_encoder(saved), TrainedEncoder)
     (saved.parent / "tiny.onnx.json").unlink()
     with pytest.raises(WeightsError, match="Export it again"):
         ExportedEncoder(saved.with_suffix(".onnx"))

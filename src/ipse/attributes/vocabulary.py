@@ -40,7 +40,7 @@ class Attribute:
     of
         Whether it goes with the person, the day's look, or the picture.
     values
-        What it may be, and how that is said; empty for a number.
+        What it may be, and how that is said; empty for what is only told as a number.
     otherwise
         What a network calls several values that it does not tell apart.
     unit
@@ -85,11 +85,12 @@ VOCABULARY: dict[str, Attribute] = {
         "person",
         {"child": "a child", "teen": "a teenager", "young": "20 to 39", "middle": "40 to 59", "elder": "60 or older"},
     ),
-    "skin_tone": Attribute("skin tone", "person", _same("light", "medium", "dark")),
+    "skin_tone": Attribute("skin tone", "person", _same("light", "medium", "dark"), unit="of 10 on the Monk scale"),
     "eye_color": Attribute(
         "eye color",
         "person",
         _same("brown", "hazel", "blue", "green", "gray"),
+        Rest("light", "lighter than brown", ("brown",)),
         hidden_by=(("glasses", "sunglasses"), ("expression", "closed_eyes")),
     ),
     "freckles": Attribute("freckles", "person", {"yes": "freckles"}),
