@@ -214,6 +214,8 @@ def _kind(path: Path) -> Literal["photo", "video"] | None:
 class Reader:
     """Finds and encodes the faces of files. It can be sent to other processes.
 
+    With an encoder of bodies, every picture is taken for the crop of one body.
+
     Parameters
     ----------
     encoder
@@ -306,6 +308,8 @@ class Reader:
         return Reading(width, height, seconds + self.every, self.every, faces=faces)
 
     def _faces(self, image: np.ndarray, time: float | None) -> tuple[list[FaceRecord], list[np.ndarray]]:
+        if self.encoder.modality == "body":
+            return self._body(image, time)
         records, chips = [], []
         template = self.encoder.chip.template or "dlib150"
         for face in self.detector.detect(image):
@@ -317,6 +321,14 @@ class Reader:
             crop = face_crop(near, moved, self.crop_side)
             records.append(FaceRecord(face.box, face.score, quality.overall, quality.reasons, empty, crop, time))
         return records, chips
+
+    def _body(self, image: np.ndarray, time: float | None) -> tuple[list[FaceRecord], list[np.ndarray]]:
+        """The whole picture as one body: nothing here finds bodies, so pictures are crops of them."""
+        height, width = image.shape[:2]
+        whole = Face((0.0, 0.0, width - 1.0, height - 1.0), 1.0, np.empty((0, 2), np.float32))
+        crop = face_crop(image, whole, self.crop_side)
+        record = FaceRecord(whole.box, whole.score, 1.0, (), np.empty(0, np.float32), crop, time)
+        return [record], [images.resize(image, self.encoder.chip.width, self.encoder.chip.height)]
 
 
 def _options(detector: Detector) -> dict[str, object]:
