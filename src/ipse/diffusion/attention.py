@@ -133,6 +133,12 @@ class Where:
         )
 
 
+EVERYWHERE = Where()
+"""All layers, all steps."""
+CROSS = Where("cross")
+"""All layers that look at the text, all steps."""
+
+
 class Handle:
     """What may read or change attention. Override the points that matter; the others leave things as they are.
 
@@ -140,7 +146,7 @@ class Handle:
     `project` (out). Where several handles override one point, each gets what the handle before it gave.
     """
 
-    where: Where = Where()
+    where: Where = EVERYWHERE
 
     def covers(self, layer: Layer) -> bool:
         """Whether this handle may ever act on the layer."""
@@ -210,7 +216,7 @@ class _Clock:
         return height, width
 
 
-def _split(states: Tensor, heads: int) -> Tensor:
+def split_heads(states: Tensor, heads: int) -> Tensor:
     """(B, n, C) as (B, heads, n, C / heads)."""
     return states.view(states.shape[0], -1, heads, states.shape[-1] // heads).transpose(1, 2)
 
@@ -223,7 +229,7 @@ def _merge(states: Tensor) -> Tensor:
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attention of given heads: queries (B, h, Q, d), keys and values (B, K, h · d); returns (B, Q, h · d)."""
     heads = query.shape[1]
-    return _merge(functional.scaled_dot_product_attention(query, _split(key, heads), _split(value, heads)))
+    return _merge(functional.scaled_dot_product_attention(query, split_heads(key, heads), split_heads(value, heads)))
 
 
 class _Processor:
@@ -286,9 +292,9 @@ class _Processor:
                 out = handle.project(call, part, inputs, out)
             return out
 
-        query = _split(project("q", attn.to_q, states), attn.heads)
-        key = _split(project("k", attn.to_k, context), attn.heads)
-        value = _split(project("v", attn.to_v, context), attn.heads)
+        query = split_heads(project("q", attn.to_q, states), attn.heads)
+        key = split_heads(project("k", attn.to_k, context), attn.heads)
+        value = split_heads(project("v", attn.to_v, context), attn.heads)
         if attn.norm_q is not None:
             query = attn.norm_q(query)
         if attn.norm_k is not None:
@@ -402,7 +408,7 @@ class Capture(Handle):
         By (step, name of the layer): (rows, Q, K), or (rows, h, Q, K) with `heads`.
     """
 
-    def __init__(self, where: Where = Where("cross"), *, rows: slice = slice(None), heads: bool = False) -> None:
+    def __init__(self, where: Where = CROSS, *, rows: slice = slice(None), heads: bool = False) -> None:
         self.where = where
         self.rows = rows
         self.keep_heads = heads
@@ -419,7 +425,7 @@ class Capture(Handle):
         """Forget what was kept."""
         self.maps.clear()
 
-    def average(self, grid: tuple[int, int], where: Where = Where()) -> Tensor:
+    def average(self, grid: tuple[int, int], where: Where = EVERYWHERE) -> Tensor:
         """Mean over heads, kept layers and kept steps, as maps over the picture.
 
         Parameters
@@ -458,7 +464,7 @@ class Capture(Handle):
         return total / count
 
     def region(
-        self, tokens: Sequence[int], grid: tuple[int, int], *, threshold: float = 0.3, where: Where = Where()
+        self, tokens: Sequence[int], grid: tuple[int, int], *, threshold: float = 0.3, where: Where = EVERYWHERE
     ) -> Tensor:
         """Where the picture attends to some tokens, as in Prompt-to-Prompt's local blend (Hertz et al., 2022).
 
@@ -495,7 +501,7 @@ class Edit(Handle):
         Layers and steps.
     """
 
-    def __init__(self, change: Change, where: Where = Where("cross")) -> None:
+    def __init__(self, change: Change, where: Where = CROSS) -> None:
         self.change = change
         self.where = where
 
@@ -587,7 +593,7 @@ class Regions(Handle):
 
     tokens: Sequence[Sequence[int]]
     maps: Tensor
-    where: Where = Where("cross")
+    where: Where = CROSS
     rows: slice = field(default_factory=lambda: slice(None))
 
     def __post_init__(self) -> None:
