@@ -4,6 +4,7 @@ import pytest
 
 from ipse.errors import ImageError
 from ipse.faces import TEMPLATES, Face, align, fit_similarity
+from ipse.faces.align import cut_chips
 
 
 def face_at(points, scheme="dlib5"):
@@ -122,3 +123,12 @@ def test_what_is_not_an_image_is_refused(image):
     with pytest.raises(ImageError, match="uint8 RGB array") as caught:
         align(image, [])
     assert caught.value.reason == "bad-array"
+
+
+def test_edges_are_repeated_on_request():
+    image = smooth_image(40, 50)
+    shifted = np.array([[[1.0, 0, -10], [0, 1, 25]]])
+    black, repeated = cut_chips(image, shifted, 30)[0], cut_chips(image, shifted, 30, repeat_edges=True)[0]
+    assert np.array_equal(black[:15, 10:], image[25:, :20]) and not black[:, :10].any() and not black[15:].any()
+    padded = np.pad(image, ((0, 20), (10, 0), (0, 0)), mode="edge")
+    assert np.array_equal(repeated, padded[25:55, :30])

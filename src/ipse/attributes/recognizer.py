@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ipse.attributes.vocabulary import VOCABULARY
 from ipse.encoders.shipped import ShippedNetwork
 from ipse.errors import WeightsError
-from ipse.faces.align import TEMPLATES, Template, align, face_box_template, portrait_template
+from ipse.faces.align import TEMPLATES, Template, chip_maps, cut_chips, face_box_template, portrait_template
 from ipse.faces.contract import Face
 
 
@@ -129,7 +129,9 @@ class AttributeRecognizer:
         ImageError
             If the array is not an image of that form.
         """
-        return self.tell(align(image, faces, self._template))
+        layout = self._template
+        # Beyond the edges of an image, as of a tight crop, there is more of what is there, not blackness.
+        return self.tell(cut_chips(image, chip_maps(faces, layout), layout.size, layout.origin, repeat_edges=True))
 
     def tell(self, chips: npt.NDArray[np.uint8]) -> list[dict[str, Told]]:
         """As `recognize`, for (N, side, side, 3) chips that are cut already; N may be 0.

@@ -137,7 +137,7 @@ def _in_shares(name: str, side: int, shares: dict[LandmarkScheme, np.ndarray]) -
 
 
 def align(image: np.ndarray, faces: Sequence[Face], template: str | Template = "dlib150") -> np.ndarray:
-    """Cut the faces of an image out as upright chips of one size; see `cut_chips` for how.
+    """Cut the faces of an image out as upright chips of one size; see `cut_chips`. Outside the image they are black.
 
     Parameters
     ----------
@@ -169,11 +169,12 @@ def chip_maps(faces: Sequence[Face], template: Template) -> np.ndarray:
     return fit_similarity(np.stack([template.points[face.scheme] for face in faces]), landmarks)
 
 
-def cut_chips(image: np.ndarray, maps: np.ndarray, side: int, origin: float = 0.0) -> np.ndarray:
+def cut_chips(
+    image: np.ndarray, maps: np.ndarray, side: int, origin: float = 0.0, *, repeat_edges: bool = False
+) -> np.ndarray:
     """Cut square chips out of an image.
 
-    Pixels are interpolated linearly from the image, halved as often as what is cut is larger than the chip; what lies
-    outside the image is black.
+    Pixels are interpolated linearly from the image, halved as often as what is cut is larger than the chip.
 
     Parameters
     ----------
@@ -185,6 +186,8 @@ def cut_chips(image: np.ndarray, maps: np.ndarray, side: int, origin: float = 0.
         Of a chip in pixels.
     origin
         Place in the chip of the middle of its first pixel; see `Template`.
+    repeat_edges
+        What lies outside the image looks like its nearest pixel; otherwise it is black.
 
     Returns
     -------
@@ -205,11 +208,13 @@ def cut_chips(image: np.ndarray, maps: np.ndarray, side: int, origin: float = 0.
         if level:
             image = np.asarray(Image.fromarray(image).reduce(2))
         if (chosen := levels == level).any():
-            chips[chosen] = _sample(image, maps[chosen], side, origin, 2**level)
+            chips[chosen] = _sample(image, maps[chosen], side, origin, 2**level, repeat_edges)
     return chips
 
 
-def _sample(image: np.ndarray, matrices: np.ndarray, side: int, origin: float, shrink: int) -> np.ndarray:
+def _sample(
+    image: np.ndarray, matrices: np.ndarray, side: int, origin: float, shrink: int, repeat_edges: bool
+) -> np.ndarray:
     """Read n chips out of an image that was shrunk by a whole factor; (n, side, side, 3) uint8."""
     steps = np.arange(side) + origin
     x, y = np.meshgrid(steps, steps)
@@ -226,7 +231,8 @@ def _sample(image: np.ndarray, matrices: np.ndarray, side: int, origin: float, s
         for dx in (0, 1):
             column, row = x0 + dx, y0 + dy
             weight = np.abs(1 - dx - fraction[:, 0]) * np.abs(1 - dy - fraction[:, 1])
-            weight *= (column >= 0) & (column < width) & (row >= 0) & (row < height)
+            if not repeat_edges:
+                weight *= (column >= 0) & (column < width) & (row >= 0) & (row < height)
             pixel = row.clip(0, height - 1) * width + column.clip(0, width - 1)
             out += weight[..., None] * flat.take(pixel, axis=0)
     return (out + 0.5).astype(np.uint8).reshape(len(matrices), side, side, 3)

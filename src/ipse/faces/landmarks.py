@@ -150,7 +150,8 @@ class LandmarkPredictor:
         return self._look(image, self._around(found)) if self.refine and found else found
 
     def _look(self, image: npt.NDArray[np.uint8], maps: npt.NDArray[np.float64]) -> list[Landmarks]:
-        chips = cut_chips(image, maps, self._side)
+        # As training moves pictures; beyond the edges of an image there is more of what is there, not blackness.
+        chips = cut_chips(image, maps, self._side, repeat_edges=True)
         if not len(chips):
             return []
         told = self._network.run(chips)
