@@ -1,6 +1,7 @@
 """The loop: it learns, it goes on exactly after a kill, it stops on nonsense, and what it writes is an encoder."""
 
 import json
+import shutil
 from dataclasses import replace
 from itertools import pairwise
 
@@ -121,6 +122,48 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(finished, people):
     assert [line for line in logs[0] if line["step"] in (1, 4, 6, 8, 12)][:4] == logs[1][:4]
     assert logs[0][-1]["figures"] == logs[1][-1]["figures"]
     assert again["figures"] == record["figures"]
+
+
+def test_a_network_is_trained_beside_a_frozen_earlier_one(finished, people, tmp_path):
+    folder, _ = finished
+    first, _ = load_network(folder / "run" / "tiny.safetensors")
+    changes = {"name": "second", "seed": 1, "losses": {"harmonic": {}}, "augment": {}, "steps": 6, "save_every": 3}
+    for copy in ("there", "here"):
+        shutil.copytree(folder / "run", tmp_path / copy)
+    changes["earlier"] = str(tmp_path / "there" / "tiny.safetensors")
+
+    def kill(step):
+        if step.step == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(recipe(people, **changes), tmp_path / "run", cache=folder / "cache", on_step=kill)
+    # Where the earlier network lies is no part of the run.
+    changes["earlier"] = str(tmp_path / "here" / "tiny.safetensors")
+    record = train(recipe(people, **changes), tmp_path / "run", cache=folder / "cache", resume=True)
+    assert record["recipe"]["earlier"] == "tiny.safetensors"
+    _, contract = load_network(tmp_path / "run" / "second.safetensors")
+    assert contract["matches"] == TrainedEncoder(tmp_path / "here" / "tiny.safetensors").fingerprint
+    state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["task"]
+    # Neither weights nor statistics of norms have moved.
+    for key, value in first.state_dict().items():
+        assert torch.equal(state[f"earlier.network.{key}"], value), key
+    assert not torch.equal(state["network.stem.conv.weight"], state["earlier.network.stem.conv.weight"])
+
+
+def test_an_earlier_network_must_fit(finished, people, tmp_path):
+    folder, _ = finished
+    known = {"losses": {"harmonic": {}}, "earlier": str(folder / "run" / "tiny.safetensors")}
+    for changes, message in (
+        ({"network": {**IDENTITY["network"], "dim": 8}}, "has the dim 16, this recipe 8"),
+        ({"std": 64.0}, "has the std"),
+        ({"earlier": ""}, "need each other"),
+        ({"losses": {"triplet": {}}}, "need each other"),
+    ):
+        with pytest.raises(TrainingError, match=message):
+            train(recipe(people, **{**known, **changes}), tmp_path / "run", cache=folder / "cache")
+    with pytest.raises(WeightsError, match="not a network of ipse"):
+        train(recipe(people, **{**known, "earlier": "nowhere.safetensors"}), tmp_path / "run", cache=folder / "cache")
 
 
 def test_folders_and_checkpoints_that_do_not_fit(finished, people, tmp_path):

@@ -12,6 +12,7 @@ from ipse.training.losses import (  # noqa: E402
     LOSSES,
     Center,
     Circle,
+    HarmonicTriplet,
     MarginSoftmax,
     Softmax,
     SumOfLosses,
@@ -65,6 +66,45 @@ def test_semi_hard_takes_the_nearest_beyond_the_positive(points):
         expected.append(max(0, positive - (min(beyond) if beyond else max(negatives)) + 0.2))
     loss = Triplet("semi_hard", 0.2, normalize=True)(points, LABELS).item()
     assert loss == pytest.approx(np.mean(expected), rel=1e-4)
+
+
+def test_harmonic_triplets_mix_both_networks_and_leave_out_the_earlier_alone(points):
+    earlier = torch.randn(7, 5, generator=torch.Generator().manual_seed(4))
+    both = torch.nn.functional.normalize(torch.cat([points, earlier]))
+    d, labels = torch.cdist(both, both) ** 2, LABELS.repeat(2)
+    expected = []
+    for a in range(14):
+        for p in range(14):
+            if a == p or labels[a] != labels[p]:
+                continue
+            # A positive may be the same picture by the other network; 7 and up are the earlier one's.
+            negatives = [n for n in range(14) if labels[n] != labels[a] and min(a, p, n) < 7]
+            beyond = [float(d[a, n]) for n in negatives if d[a, n] > d[a, p]]
+            nearest = min(beyond) if beyond else max(float(d[a, n]) for n in negatives)
+            expected.append(max(0, float(d[a, p]) - nearest + 0.2))
+    loss = HarmonicTriplet(0.2)(points, LABELS, earlier).item()
+    assert loss == pytest.approx(np.mean(expected), rel=1e-4)
+
+
+def test_harmonic_triplets_bring_embeddings_to_where_the_earlier_network_has_them():
+    draw = torch.Generator().manual_seed(5)
+    labels = torch.arange(8).repeat_interleave(4)
+    earlier = torch.nn.functional.normalize(torch.randn(8, 16, generator=draw))[labels]
+    earlier = (earlier + 0.1 * torch.randn(32, 16, generator=draw)).requires_grad_()
+
+    def rank1(loss, *more):
+        points = torch.randn(32, 16, generator=torch.Generator().manual_seed(6), requires_grad=True)
+        follow = torch.optim.Adam([points], 0.05)
+        for _ in range(80):
+            follow.zero_grad()
+            loss(points, labels, *more).backward()
+            follow.step()
+        found = torch.nn.functional.normalize(points) @ torch.nn.functional.normalize(earlier).T
+        return (labels[found.argmax(1)] == labels).float().mean().item()
+
+    assert rank1(HarmonicTriplet(), earlier) > 0.95
+    assert earlier.grad is None
+    assert rank1(Triplet("semi_hard", 0.2, normalize=True)) < 0.5
 
 
 def test_circle_by_its_equation(points):
@@ -161,12 +201,12 @@ def test_sampled_classes_hold_all_that_are_present():
 def test_every_loss_falls_when_it_is_followed(name):
     torch.manual_seed(0)
     parts = SumOfLosses({name: {}}, 5, 3, traits=torch.randn(3, 4))
-    points = torch.randn(7, 5, requires_grad=True)
+    points, earlier = torch.randn(7, 5, requires_grad=True), torch.randn(3, 5)[LABELS]
     follow = torch.optim.Adam([points, *parts.parameters()], 0.05)
-    first, _ = parts(points, LABELS)
+    first, _ = parts(points, LABELS, earlier)
     for _ in range(60):
         follow.zero_grad()
-        loss, told = parts(points, LABELS)
+        loss, told = parts(points, LABELS, earlier)
         loss.backward()
         follow.step()
     assert loss.item() < 0.7 * first.item()

@@ -2,7 +2,7 @@
 
 Those that compare pictures with pictures (`Triplet`, `Circle`, `SupervisedContrastive`) need several pictures of each
 person in a batch; those that compare pictures with classes (`Softmax`, `MarginSoftmax`, `Center`) keep one vector for
-each person.
+each person. `HarmonicTriplet` also takes what an earlier network says of the same pictures.
 """
 
 from __future__ import annotations
@@ -141,6 +141,17 @@ def _pairs(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device), ~same
 
 
+def _semi_hard(gaps: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """For every pair of one person, the gap to the nearest other that is further off, or else to the furthest other.
+
+    `gaps` are (A, P, N) distances to the positive less those to the negative, `valid` which triplets there are.
+    """
+    beyond = valid & (gaps < 0)
+    nearest = gaps.masked_fill(~beyond, -torch.inf).amax(2)
+    furthest = gaps.masked_fill(~valid, torch.inf).amin(2)
+    return torch.where(beyond.any(2), nearest, furthest)[valid.any(2)]
+
+
 @system(
     name="FaceNet",
     paper="FaceNet: A Unified Embedding for Face Recognition and Clustering",
@@ -148,8 +159,10 @@ def _pairs(labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     arxiv="1503.03832",
     room="training",
     claim="An embedding learned from triplets with semi-hard negatives verifies, recognizes and clusters faces.",
-    works_means="On world people outside the training, triplets with semi-hard negatives verify and rank better than a "
-    "softmax bottleneck, and clusters by the embedding agree with the people.",
+    works_means="On world people outside the training: triplets with semi-hard negatives verify and rank better than a "
+    "softmax bottleneck and raw pixels; codes of 128 bytes agree with 128 floats; B-cubed F of average linkage rises "
+    "over both; and an encoder trained with harmonic triplets matches galleries of the one before it, which an encoder "
+    "trained alone does not.",
     status="experimental",
 )
 class Triplet(nn.Module):
@@ -200,14 +213,40 @@ class Triplet(nn.Module):
             losses = self._hinge(gaps[valid])
             active = losses > (0 if self.margin is not None else 1e-5)
             return losses.sum() / active.sum().clamp(min=1)
-        beyond = valid & (gaps < 0)
-        nearest = gaps.masked_fill(~beyond, -torch.inf).amax(2)
-        furthest = gaps.masked_fill(~valid, torch.inf).amin(2)
-        chosen = torch.where(beyond.any(2), nearest, furthest)
-        return self._hinge(chosen[same & other.any(1)[:, None]]).mean()
+        return self._hinge(_semi_hard(gaps, valid)).mean()
 
     def _hinge(self, gaps: torch.Tensor) -> torch.Tensor:
         return functional.softplus(gaps) if self.margin is None else functional.relu(gaps + self.margin)
+
+
+class HarmonicTriplet(nn.Module):
+    """Semi-hard triplets that mix a network's embeddings with those of an earlier one (Schroff et al., 2015, appendix).
+
+    Every picture of the batch is there twice, once by each network, and anchor, positive and negative may each be
+    either; only triplets that are wholly the earlier network's, which cannot change, are left out. So the new
+    embeddings come to lie where a gallery of the earlier network expects them.
+
+    Parameters
+    ----------
+    margin
+        In squared distance on the unit sphere.
+    """
+
+    def __init__(self, margin: float = 0.2) -> None:
+        super().__init__()
+        self.margin = margin
+
+    def forward(self, embeddings: torch.Tensor, labels: torch.Tensor, earlier: torch.Tensor) -> torch.Tensor:
+        """The mean over the triplets chosen, `earlier` (N, D) of the same pictures; 0 where the batch holds none."""
+        both = functional.normalize(torch.cat([embeddings.float(), earlier.detach().float()]))
+        same, other = _pairs(labels.repeat(2))
+        new = torch.arange(len(both), device=labels.device) < len(labels)
+        valid = same[:, :, None] & other[:, None, :] & (new[:, None, None] | new[:, None] | new)
+        if not valid.any():
+            return embeddings.sum() * 0
+        distances = _distances(both, squared=True)
+        gaps = _semi_hard(distances[:, :, None] - distances[:, None, :], valid)
+        return functional.relu(gaps + self.margin).mean()
 
 
 class Circle(nn.Module):
@@ -318,6 +357,7 @@ LOSSES: dict[str, tuple[type[nn.Module], bool]] = {
     "margin": (MarginSoftmax, True),
     "center": (Center, True),
     "triplet": (Triplet, False),
+    "harmonic": (HarmonicTriplet, False),
     "circle": (Circle, False),
     "supcon": (SupervisedContrastive, False),
     "traits": (Traits, True),
@@ -370,9 +410,14 @@ class SumOfLosses(nn.Module):
         """Whether a loss compares pictures with pictures."""
         return any(not LOSSES[name][1] for name in self.parts)
 
-    def forward(self, embeddings: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The sum, and every part before its weight."""
-        values = {name: loss(embeddings, labels) for name, loss in self.parts.items()}
+    def forward(
+        self, embeddings: torch.Tensor, labels: torch.Tensor, earlier: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """The sum, and every part before its weight; `earlier` (N, D) are for `HarmonicTriplet` alone."""
+        values = {
+            name: loss(embeddings, labels, earlier) if isinstance(loss, HarmonicTriplet) else loss(embeddings, labels)
+            for name, loss in self.parts.items()
+        }
         return sum(self.weights[name] * value for name, value in values.items()), {
             name: value.detach() for name, value in values.items()
         }

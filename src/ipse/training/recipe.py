@@ -110,6 +110,9 @@ class TrainRecipe:
         ``backbone`` with its options; for landmarks the options of its network.
     losses
         For identity: `ipse.training.losses.LOSSES` with options.
+    earlier
+        For the loss ``harmonic``: a network that `ipse train encoder` wrote before, with the same chips and length of
+        embedding, whose galleries the new one is to match. Relative to the working folder; or empty.
     targets
         For attributes: see `ipse.training.tasks.attributes`.
     augment
@@ -138,6 +141,7 @@ class TrainRecipe:
     std: float = 127.5
     network: Mapping[str, Any] = field(default_factory=dict)
     losses: Mapping[str, Any] = field(default_factory=dict)
+    earlier: str = ""
     targets: Mapping[str, Any] = field(default_factory=dict)
     augment: Mapping[str, Any] = field(default_factory=dict)
     ema: float = 0.999
@@ -157,6 +161,11 @@ class TrainRecipe:
             value = getattr(self, label)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise TrainingError(f"The recipe's {label} is {value!r}; it must be a whole number from 1.")
+        if bool(self.earlier) != ("harmonic" in self.losses):
+            raise TrainingError(
+                f"The recipe's losses are {', '.join(self.losses) or 'none'}, its earlier network {self.earlier!r}.",
+                "The loss harmonic and the key `earlier`, which names a network's file, need each other.",
+            )
         if not 0 <= self.ema < 1:
             raise TrainingError(f"The recipe's ema is {self.ema}; it must be from 0 to below 1.")
         if not 0 <= self.data.holdout < 1:
@@ -168,8 +177,10 @@ class TrainRecipe:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of all that decides the result; where the data lie does not."""
+        """sha256 of all that decides the result; where the data and the earlier network lie does not."""
         plain = self.to_dict()
+        # Which network it was, the checkpoint knows: it holds its weights.
+        del plain["earlier"]
         plain["data"] = {key: plain["data"][key] for key in ("holdout", "group")}
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -10,11 +10,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ipse.encoders.contract import fingerprint_of
+from ipse.errors import TrainingError
 from ipse.measure.distances import Features
 from ipse.measure.retrieval import evaluate
 from ipse.measure.verification import equal_error_rate
 from ipse.training.data import Chips
 from ipse.training.losses import SumOfLosses
+from ipse.training.networks import load_network
 from ipse.training.recipe import TrainRecipe
 from ipse.training.tasks.common import Run, Targets, Task, backbone_of
 
@@ -23,11 +26,28 @@ _PAIRS = 200_000
 _PROTOCOLS = {"": "all", "look": "world-across-looks", "camera": "market1501"}
 
 
+class Frozen(nn.Module):
+    """A network that was trained before: never in training mode, without gradients."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Nothing changes."""
+        return self
+
+    @torch.no_grad()
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """What the network says of (N, 3, H, W) normalized floats."""
+        return self.network(pixels)
+
+
 class IdentityTask(Task):
     """Train a backbone by losses over people.
 
     The recipe's ``network`` names the backbone and its options, ``losses`` what is summed; see
-    `ipse.training.losses.LOSSES`.
+    `ipse.training.losses.LOSSES`. ``earlier`` names a network that the loss ``harmonic`` keeps to.
     """
 
     def __init__(self, recipe: TrainRecipe, chips: Chips) -> None:
@@ -37,6 +57,21 @@ class IdentityTask(Task):
         traits = torch.from_numpy(chips.traits(self.people)[1]) if "traits" in recipe.losses else None
         self.losses = SumOfLosses(recipe.losses, self.network.dim, len(self.people), traits)
         self.group = recipe.data.group
+        self.earlier, self.matches = self._earlier(recipe) if recipe.earlier else (None, "")
+
+    def _earlier(self, recipe: TrainRecipe) -> tuple[Frozen, str]:
+        """The recipe's earlier network and its fingerprint."""
+        network, contract = load_network(recipe.earlier)
+        chip = contract["chip"]
+        theirs = (contract["task"], contract.get("dim"), (chip.height, chip.width), chip.mean, chip.std)
+        ours = ("identity", self.network.dim, recipe.cut.size, (recipe.mean,) * 3, (recipe.std,) * 3)
+        for what, its, wanted in zip(("task", "dim", "size", "mean", "std"), theirs, ours, strict=True):
+            if its != wanted:
+                raise TrainingError(
+                    f"The earlier network {recipe.earlier} has the {what} {its}, this recipe {wanted}.",
+                    "Embeddings can match only where both networks see the same and say as much.",
+                )
+        return Frozen(network), fingerprint_of(contract["sha256"], chip)
 
     def targets(self, chips: Chips, rows: npt.NDArray[np.int64]) -> Targets:
         """See `Task.targets`: numbers of people."""
@@ -44,7 +79,8 @@ class IdentityTask(Task):
 
     def forward(self, pixels: torch.Tensor, targets: Targets) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """See `Task.forward`."""
-        return self.losses(self.network(pixels), targets["label"])
+        earlier = None if self.earlier is None else self.earlier(pixels)
+        return self.losses(self.network(pixels), targets["label"], earlier)
 
     def judge(self, network: nn.Module, chips: Chips, run: Run) -> dict[str, float]:
         """Rank-1 and mAP across groups (Looks or cameras), and the equal error rate of verification.
@@ -81,4 +117,5 @@ class IdentityTask(Task):
 
     def contract(self) -> dict[str, Any]:
         """See `Task.contract`."""
-        return {"dim": self.network.dim, "metric": "cosine", "outputs": {"embedding": {"kind": "embedding"}}}
+        told = {"dim": self.network.dim, "metric": "cosine", "outputs": {"embedding": {"kind": "embedding"}}}
+        return told | ({"matches": self.matches} if self.matches else {})
