@@ -58,7 +58,7 @@ def test_chances_and_deviations(network):
     assert told["mask"].value == "no" and told["mask"].confidence > 0.999
     assert told["beard"].value == "none" and told["beard"].confidence == pytest.approx(0.8, abs=1e-4)
     assert told["age"].value == pytest.approx(40, abs=0.1) and told["age"].deviation == pytest.approx(4, abs=0.1)
-    assert told["beard"].text == "beard: no beard (80 %)" and told["age"].text == "age: 40 ± 4 years"
+    assert told["beard"].text == "no beard (80 %)" and told["age"].text == "age 40 ± 4 years"
     assert told["beard"].to_json() == {"value": "none", "confidence": 0.8, "chances": {"none": 0.8, "worn": 0.2}}
     assert told["age"].to_json() == {"value": 40.0, "deviation": 4.0} and told["age"].confidence is None
 

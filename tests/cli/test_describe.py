@@ -99,10 +99,10 @@ def test_describe_tells_every_face(capsys, inside, photos, tmp_path):
     assert last["summary"]["faces"] == 2 and last["summary"]["problems"] == 1
     assert last["summary"]["network"] == "attributes-world" and len(last["summary"]["fingerprint"]) == 64
     text = page.read_text()
-    assert text.count("data:image/jpeg") == 2 and "glasses: " in text and "± " in text and "broken.jpg" in text
+    assert text.count("data:image/jpeg") == 2 and "glasses (" in text and "± " in text and "broken.jpg" in text
     assert not re.search(r"https?:", text)
     code, out, _ = run(capsys, "describe", photos / "Ada.png")
-    assert code == 0 and "face 1" in out and "glasses: " in out and "1 file, 1 face." in out
+    assert code == 0 and "face 1" in out and "glasses (" in out and "1 file, 1 face." in out
 
 
 def test_describe_without_a_face_or_a_network(capsys, inside, photos, tmp_path):

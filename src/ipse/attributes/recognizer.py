@@ -48,13 +48,13 @@ class Told:
 
     @property
     def text(self) -> str:
-        """In words, such as ``eye color: brown (93 %)``."""
+        """In words, such as ``brown eyes (93 %)``, ``age 34 ± 5 years`` or ``beard: not seen (mask)``."""
         known = VOCABULARY[self.name]
         if self.value is None:
             return f"{known.label}: not seen ({VOCABULARY[self.hidden_by].label})"
         if isinstance(self.value, str):
-            return f"{known.label}: {known.said(self.value)} ({100 * self.chances[self.value]:.0f} %)"
-        return f"{known.label}: {self.value:.0f} ± {self.deviation:.0f} {known.unit}"
+            return f"{known.said(self.value)} ({100 * self.chances[self.value]:.0f} %)"
+        return f"{known.label} {self.value:.0f} ± {self.deviation:.0f} {known.unit}"
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""

@@ -57,14 +57,14 @@ class Attribute:
     hidden_by: tuple[tuple[str, str], ...] = ()
 
     def said(self, value: str) -> str:
-        """A value in words."""
+        """A value in words that need no label, such as ``brown eyes``."""
         if self.otherwise and value == self.otherwise.name:
             return self.otherwise.words
         return self.values[value]
 
 
-def _same(*names: str) -> dict[str, str]:
-    return {name: name for name in names}
+def _each(noun: str, *names: str) -> dict[str, str]:
+    return {name: f"{name} {noun}" for name in names}
 
 
 _BEHIND_MASK = (("mask", "yes"),)
@@ -83,14 +83,22 @@ VOCABULARY: dict[str, Attribute] = {
     "age_group": Attribute(
         "age group",
         "person",
-        {"child": "a child", "teen": "a teenager", "young": "20 to 39", "middle": "40 to 59", "elder": "60 or older"},
+        {
+            "child": "a child",
+            "teen": "a teenager",
+            "young": "a young adult",
+            "middle": "somebody middle-aged",
+            "elder": "an elderly person",
+        },
     ),
-    "skin_tone": Attribute("skin tone", "person", _same("light", "medium", "dark"), unit="of 10 on the Monk scale"),
+    "skin_tone": Attribute(
+        "skin tone", "person", _each("skin", "light", "medium", "dark"), unit="of 10 on the Monk scale"
+    ),
     "eye_color": Attribute(
         "eye color",
         "person",
-        _same("brown", "hazel", "blue", "green", "gray"),
-        Rest("light", "lighter than brown", ("brown",)),
+        _each("eyes", "brown", "hazel", "blue", "green", "gray"),
+        Rest("light", "eyes lighter than brown", ("brown",)),
         hidden_by=(("glasses", "sunglasses"), ("expression", "closed_eyes")),
     ),
     "freckles": Attribute("freckles", "person", {"yes": "freckles"}),
@@ -98,7 +106,8 @@ VOCABULARY: dict[str, Attribute] = {
     "hair_color": Attribute(
         "hair color",
         "look",
-        _same(
+        _each(
+            "hair",
             *("black", "dark brown", "brown", "light brown", "blond", "auburn", "red", "gray", "white"),
             *("pink", "blue", "green", "purple"),
         ),
@@ -107,10 +116,15 @@ VOCABULARY: dict[str, Attribute] = {
     "hair_style": Attribute(
         "hair style",
         "look",
-        {"bald": "bald", "buzz": "cropped", **_same("short", "wavy", "curly", "long"), "tied": "tied back"},
+        {
+            "bald": "a bald head",
+            "buzz": "cropped hair",
+            **_each("hair", "short", "wavy", "curly", "long"),
+            "tied": "hair tied back",
+        },
         hidden_by=_UNDER_HAT,
     ),
-    "hair_length": Attribute("hair length", "look", _same("short", "long"), hidden_by=_UNDER_HAT),
+    "hair_length": Attribute("hair length", "look", _each("hair", "short", "long"), hidden_by=_UNDER_HAT),
     "beard": Attribute(
         "beard",
         "look",
@@ -127,12 +141,10 @@ VOCABULARY: dict[str, Attribute] = {
     "lipstick": Attribute(
         "lipstick",
         "look",
-        {color: f"{color} lipstick" for color in ("red", "pink", "brown", "burgundy", "coral", "purple")},
+        _each("lipstick", "red", "pink", "brown", "burgundy", "coral", "purple"),
         hidden_by=_BEHIND_MASK,
     ),
-    "eye_shadow": Attribute(
-        "eye shadow", "look", {color: f"{color} eye shadow" for color in ("blue", "green", "purple", "pink", "gold")}
-    ),
+    "eye_shadow": Attribute("eye shadow", "look", _each("eye shadow", "blue", "green", "purple", "pink", "gold")),
     "glasses": Attribute(
         "glasses",
         "look",
@@ -176,8 +188,8 @@ VOCABULARY: dict[str, Attribute] = {
         Rest("other", "another expression", ("neutral", "smile", "big_smile")),
         hidden_by=_BEHIND_MASK,
     ),
-    "quality": Attribute("quality", "shot", _same("blurry", "grainy", "low-resolution", "black-and-white")),
-    "yaw": Attribute("head turned aside", "shot", {}, unit="degrees"),
+    "quality": Attribute("quality", "shot", _each("picture", "blurry", "grainy", "low-resolution", "black-and-white")),
+    "yaw": Attribute("head turned", "shot", {}, unit="degrees"),
     "pitch": Attribute("head raised", "shot", {}, unit="degrees"),
 }
 """All attributes by name. Of numbers, ``yaw`` is positive where the face points to the image's right edge, ``pitch``

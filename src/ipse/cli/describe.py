@@ -145,8 +145,8 @@ def _print(files: list[_File]) -> None:
         for number, seen in enumerate(file.faces, 1):
             x, y = ((seen.face.box[i] + seen.face.box[i + 2]) / 2 for i in (0, 1))
             console.print(Text(f"  face {number}, at {x:.0f}, {y:.0f}", style="dim"))
-            for told in seen.told.values():
-                console.print(Text(f"    {told.text}", style="dim" if told.value is None else ""))
+            for line in _lines(seen):
+                console.print(Text(f"    {line}"), soft_wrap=True)
             for reason in seen.quality.reasons:
                 console.print(Text(f"    ! {reason}", style="yellow"))
     total = sum(len(file.faces) for file in files)
@@ -182,5 +182,9 @@ def _page(files: list[_File], places: list[Path], recognizer: AttributeRecognize
 def _card(file: _File, seen: _Seen) -> Card:
     from ipse.gallery.report import Card
 
-    lines = [told.text for told in seen.told.values()]
-    return Card(seen.crop, lines=lines, file=file.path, caution=seen.quality.reasons)
+    return Card(seen.crop, lines=_lines(seen), file=file.path, caution=seen.quality.reasons)
+
+
+def _lines(seen: _Seen) -> list[str]:
+    """What is told of a face, what cannot be seen last."""
+    return [told.text for told in sorted(seen.told.values(), key=lambda told: told.value is None)]
