@@ -1,0 +1,388 @@
+"""The base: the text-to-image components that a method runs on.
+
+::
+
+    base = load_base("world")          # or a folder, or the id of a hub such as "owner/stable-diffusion-v1-5"
+    for picture in base.generate("A portrait of a smiling woman with red hair.", n=4, seed=1):
+        ...                            # picture.image, picture.seed
+
+``world`` comes with ipse and was trained on people who do not exist; ``sd15`` and ``sdxl`` are whatever a folder or a
+hub holds in the layouts of Stable Diffusion 1.5 and SDXL. The classes are the same for all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ipse.errors import IpseError, WeightsError
+from ipse.zoo.shipped_files import SHIPPED
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import DiffusionPipeline
+    from transformers import CLIPModel
+
+FORMAT = "ipse.base/1"
+RECORD = "ipse.json"
+"""File of a folder that `ipse train base assemble` wrote: words, checksums, how it was trained."""
+JOINT = "joint.safetensors"
+"""File beside it: what the joint encoder has beyond the text encoder and the image encoder."""
+
+KINDS = ("world", "sd15", "sdxl")
+
+#: What guidance a kind is used with where nobody says.
+GUIDANCE = {"world": 3.0, "sd15": 7.5, "sdxl": 5.0}
+
+_WORLD = SHIPPED / "world-base"
+_WORD = re.compile(r"[^\W\d_]+")
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A picture and where it comes from.
+
+    Attributes
+    ----------
+    image
+        (height, width, 3) uint8.
+    prompt, seed, steps, guidance
+        What it was made by; alone, with the same base, they make it again.
+    """
+
+    image: npt.NDArray[np.uint8] = field(repr=False)
+    prompt: str
+    seed: int
+    steps: int
+    guidance: float
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """Text-to-image components.
+
+    Attributes
+    ----------
+    name
+        ``world``, the folder's name or the id of the hub.
+    kind
+        One of `KINDS`.
+    pipeline
+        A `StableDiffusionPipeline` or a `StableDiffusionXLPipeline`, without a progress bar.
+    folder
+        Where the files lie, or None.
+    record
+        What ``ipse.json`` says, for a base that was trained by ipse.
+    """
+
+    name: str
+    kind: str
+    pipeline: DiffusionPipeline = field(repr=False)
+    folder: Path | None = field(default=None, repr=False)
+    record: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 over all weights, each rounded to half precision: the same however they were stored and loaded."""
+        import torch
+
+        digest = hashlib.sha256()
+        for name in ("unet", "vae", "text_encoder", "text_encoder_2"):
+            part = getattr(self.pipeline, name, None)
+            for key, value in sorted(part.state_dict().items()) if part is not None else ():
+                digest.update(f"{name}.{key}{tuple(value.shape)}".encode())
+                digest.update(value.detach().to("cpu", torch.float16).contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    @property
+    def latent(self) -> tuple[int, int, int]:
+        """Shape of a latent: channels, height, width."""
+        config = self.pipeline.unet.config
+        side = config.sample_size
+        height, width = (side, side) if isinstance(side, int) else side
+        return config.in_channels, height, width
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of a picture in pixels."""
+        _, height, width = self.latent
+        scale = self.pipeline.vae_scale_factor
+        return height * scale, width * scale
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return self.pipeline.unet.device
+
+    @property
+    def words(self) -> frozenset[str]:
+        """The words that a base of the world was trained with, in lower case; empty for others, who know most."""
+        return frozenset(self.record.get("words", ()))
+
+    def unknown_words(self, prompt: str) -> list[str]:
+        """Words of a prompt that the base was not trained with, in their order; none for bases that know most."""
+        found = dict.fromkeys(word.lower() for word in _WORD.findall(prompt))
+        return [word for word in found if self.words and word not in self.words]
+
+    def joint(self) -> CLIPModel:
+        """The joint encoder of pictures and captions that a base of the world was trained with.
+
+        Raises
+        ------
+        WeightsError
+            If the base has none, or its file is damaged.
+        """
+        from safetensors.torch import load_file
+        from transformers import CLIPConfig, CLIPModel
+
+        path = None if self.folder is None else self.folder / JOINT
+        image = getattr(self.pipeline, "image_encoder", None)
+        if path is None or image is None or not path.exists():
+            raise WeightsError(f"The base {self.name} has no joint encoder.", "Bases trained by ipse have one.")
+        text = self.pipeline.text_encoder
+        with _reading(self.name):
+            model = CLIPModel(
+                CLIPConfig(
+                    text_config=text.config.to_dict(),
+                    vision_config=image.config.to_dict(),
+                    projection_dim=image.config.projection_dim,
+                )
+            )
+            model.text_model.load_state_dict(text.state_dict())
+            model.vision_model.load_state_dict(image.vision_model.state_dict())
+            model.visual_projection.load_state_dict(image.visual_projection.state_dict())
+            rest = load_file(path)
+            model.text_projection.load_state_dict({"weight": rest["text_projection.weight"]})
+            model.logit_scale.data.copy_(rest["logit_scale"])
+        return model.to(self.device).eval()
+
+    def generate(
+        self,
+        prompt: str,
+        n: int = 1,
+        seed: int = 0,
+        steps: int = 20,
+        guidance: float | None = None,
+        batch: int | None = None,
+    ) -> Iterator[Generated]:
+        """Make pictures, one after another as they are ready.
+
+        Parameters
+        ----------
+        prompt
+            What they show; tokens beyond those that the text encoder has places for are not seen.
+        n
+            How many. The picture of number i has the seed `seed` + i, so it does not depend on how many are made.
+        seed
+            Of the first.
+        steps
+            Of the scheduler: more are slower and finer.
+        guidance
+            How strictly the prompt is followed; 1 or less for not at all beyond what the network does; by default that
+            of `GUIDANCE`.
+        batch
+            Made at a time: by default 1 on a CPU, where more are no faster, and 8 on a GPU. With another batch
+            pictures differ by rounding.
+
+        Raises
+        ------
+        IpseError
+            If the numbers cannot be, or memory runs out.
+        """
+        import torch
+
+        if n < 1 or steps < 1 or seed < 0 or (batch is not None and batch < 1):
+            raise IpseError(f"{n} pictures in {steps} steps from seed {seed} cannot be made.", "Use positive numbers.")
+        if seed + n > 2**63:
+            raise IpseError(f"The seed {seed} is too large.", "Use one below 2**63.")
+        scale = GUIDANCE[self.kind] if guidance is None else float(guidance)
+        together = batch or (1 if self.device.type == "cpu" else 8)
+        for start in range(0, n, together):
+            seeds = range(seed + start, seed + min(n, start + together))
+            # Noise is drawn on the CPU, where it is the same whatever the device.
+            noise = torch.cat([self.noise(number) for number in seeds]).to(self.device, self.pipeline.unet.dtype)
+            with _memory(together):
+                images = self.pipeline(
+                    [prompt] * len(seeds),
+                    num_inference_steps=steps,
+                    guidance_scale=scale,
+                    latents=noise,
+                    output_type="np",
+                ).images
+            for number, image in zip(seeds, images, strict=True):
+                yield Generated(np.rint(image * 255).astype(np.uint8), prompt, number, steps, scale)
+
+    def noise(self, seed: int) -> torch.Tensor:
+        """(1, channels, height, width) of noise on the CPU, where a picture of that seed starts."""
+        import torch
+
+        return torch.randn((1, *self.latent), generator=torch.Generator().manual_seed(seed))
+
+    def provenance(self, picture: Generated) -> dict[str, object]:
+        """Text entries for the PNG of a picture: what made it, and all that is needed to make it again."""
+        import ipse
+        from ipse.measure.evidence import versions
+
+        made = {
+            "prompt": picture.prompt,
+            "seed": picture.seed,
+            "steps": picture.steps,
+            "guidance": picture.guidance,
+            "scheduler": type(self.pipeline.scheduler).__name__,
+            "base": {"name": self.name, "kind": self.kind, "sha256": self.fingerprint},
+            "versions": versions(),
+        }
+        return {
+            "Software": f"ipse {ipse.__version__}",
+            "Description": picture.prompt,
+            "Source": "Made by a generative network; it does not show a real scene.",
+            "ipse": made,
+        }
+
+
+def load_base(which: str | Path = "world", *, device: str = "", half: bool = False) -> Base:
+    """Load a base.
+
+    Parameters
+    ----------
+    which
+        ``world`` for the one that comes with ipse; a folder that `StableDiffusionPipeline` or
+        `StableDiffusionXLPipeline` can load; or the id of a model on the Hugging Face hub.
+    device
+        A torch device; by default a GPU if there is one, otherwise the CPU.
+    half
+        Compute in half precision, which needs a GPU; by default in single precision.
+
+    Raises
+    ------
+    WeightsError
+        If there is no such base, it cannot be fetched, it is damaged or of another layout.
+    IpseError
+        If a package is missing or memory runs out.
+    """
+    name = str(which)
+    folder = _WORLD if name == "world" else Path(which)
+    if name == "world" and not (folder / "model_index.json").exists():
+        raise WeightsError(
+            "The world base is not in this build of ipse.",
+            "Train it by the recipes in recipes/base, or name a folder or a hub id by --base.",
+        )
+    if folder.exists() and not (folder / "model_index.json").exists():
+        raise WeightsError(f"{folder} holds no model_index.json.", "Name the folder of a diffusers pipeline.")
+    if not folder.exists() and not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise WeightsError(
+            f"There is no base {name}.", "Name world, a folder of a diffusers pipeline, or a hub id like owner/model."
+        )
+    try:
+        import torch
+        from diffusers import DiffusionPipeline
+        from diffusers.utils import logging
+    except ImportError as error:
+        raise IpseError(
+            f"Generating needs {error.name}, which is not installed.", "pip install 'ipse[generate]'"
+        ) from error
+    logging.disable_progress_bar()
+    local = folder.exists()
+    with _reading(name), _memory(1):
+        pipeline = DiffusionPipeline.from_pretrained(
+            folder if local else name,
+            torch_dtype=torch.float16 if half else torch.float32,
+            # The other format of weights can hold programs.
+            use_safetensors=True,
+            **_without_checker(folder) if local else {},
+        )
+        pipeline.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    pipeline.set_progress_bar_config(disable=True)
+    record = _record(folder) if local else {}
+    kind = kind_of(pipeline, record)
+    return Base(record.get("name", folder.name) if local else name, kind, pipeline, folder if local else None, record)
+
+
+def _without_checker(folder: Path) -> dict[str, Any]:
+    """Folders without a safety checker are loaded without a warning about it."""
+    listed = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    return {"safety_checker": None} if "safety_checker" in listed else {}
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    if not (folder / RECORD).exists():
+        return {}
+    with _reading(folder.name):
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        for file, digest in record["sha256"].items():
+            if hashlib.sha256((folder / file).read_bytes()).hexdigest() != digest:
+                raise ValueError(f"{file} is not the file that was written")
+    return record
+
+
+def kind_of(pipeline: DiffusionPipeline, record: dict[str, Any] | None = None) -> str:
+    """The kind of base that a pipeline is, by its configuration.
+
+    Parameters
+    ----------
+    pipeline
+        Loaded.
+    record
+        Its ``ipse.json``, which a base of the world has.
+
+    Raises
+    ------
+    WeightsError
+        If it is none that ipse knows.
+    """
+    config = getattr(getattr(pipeline, "unet", None), "config", None)
+    width = getattr(config, "cross_attention_dim", None)
+    if record:
+        return "world"
+    if getattr(config, "addition_embed_type", None) == "text_time":
+        return "sdxl"
+    if width == 768:
+        return "sd15"
+    raise WeightsError(
+        f"{type(pipeline).__name__} with a text of {width} channels is no base that ipse knows.",
+        "It knows Stable Diffusion 1.5 (768), SDXL, and what `ipse train base assemble` wrote.",
+    )
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """Turn the many ways in which weights cannot be read into one error."""
+    try:
+        yield
+    except (IpseError, MemoryError):
+        raise
+    except Exception as error:  # safetensors, huggingface_hub, torch and json each have their own
+        if _is_memory(error):
+            raise
+        told = " ".join(str(error).split())
+        raise WeightsError(
+            f"The base {name} cannot be loaded: {told:.300}",
+            "A file is missing, damaged or unreachable: copy the folder again, or fetch it with a network connection.",
+        ) from error
+
+
+@contextmanager
+def _memory(batch: int) -> Iterator[None]:
+    """Turn a lack of memory, on a GPU or not, into what can be done about it."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not _is_memory(error):
+            raise
+        less = "a smaller --batch, " if batch > 1 else ""
+        raise IpseError("Memory ran out.", f"Use {less}half precision on a GPU, or a smaller base.") from error
+
+
+def _is_memory(error: BaseException) -> bool:
+    # torch has a class of its own for GPUs only.
+    return isinstance(error, MemoryError) or bool(re.search("out of memory|can't allocate memory", str(error)))
