@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from ipse import catalogue, encoders, errors, faces, gallery, identity, images, measure, world, zoo
+    from ipse import attributes, catalogue, encoders, errors, faces, gallery, identity, images, measure, world, zoo
     from ipse.errors import (
         ConsentError,
         DataError,
@@ -27,7 +27,19 @@ if TYPE_CHECKING:
     from ipse.images import read_image
 
 _ROOMS = frozenset(
-    ("catalogue", "encoders", "errors", "faces", "gallery", "identity", "images", "measure", "world", "zoo")
+    (
+        "attributes",
+        "catalogue",
+        "encoders",
+        "errors",
+        "faces",
+        "gallery",
+        "identity",
+        "images",
+        "measure",
+        "world",
+        "zoo",
+    )
 )
 _HOMES = {
     "Gallery": "ipse.gallery",
@@ -55,6 +67,7 @@ __all__ = [  # noqa: RUF022 - what users start from comes first
     "IpseError",
     "WeightsError",
     "WorldError",
+    "attributes",
     "catalogue",
     "encoders",
     "errors",
