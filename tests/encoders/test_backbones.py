@@ -104,6 +104,23 @@ def test_slots_take_attention(name, kind):
     assert same == (kind == "nonlocal")  # which starts as the identity
 
 
+def test_streams_and_gate_of_osnet_can_be_left_out():
+    whole = backbone("osnet", width=0.25).eval()
+    summed = backbone("osnet", width=0.25, gate=False).eval()
+    missing, unexpected = summed.load_state_dict(whole.state_dict(), strict=False)
+    assert not missing and unexpected and all(".gate." in key for key in unexpected)
+    with torch.no_grad():
+        for block in (block for stage in whole.stages for block in stage):
+            # A gate that opens fully for everything is a plain sum.
+            block.gate.excite.weight.zero_()
+            block.gate.excite.bias.fill_(30.0)
+        pixels = torch.randn(2, 3, 64, 32)
+        assert torch.allclose(whole(pixels), summed(pixels), atol=1e-5)
+    single = backbone("osnet", width=0.25, streams=1)
+    assert all(len(block.streams) == len(block.streams[0]) == 1 for stage in single.stages for block in stage)
+    assert single.eval()(pixels).shape == (2, 512)
+
+
 def test_attention_costs_least_where_maps_are_small():
     network = backbone("osnet", width=0.25)
     costs = slot_costs(network, "nonlocal", 128, 64)

@@ -159,6 +159,7 @@ def _semi_hard(gaps: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     arxiv="1503.03832",
     room="training",
     claim="An embedding learned from triplets with semi-hard negatives verifies, recognizes and clusters faces.",
+    evidence=["systems.facenet.*"],
     works_means="On world people outside the training: triplets with semi-hard negatives verify and rank better than a "
     "softmax bottleneck and raw pixels; codes of 128 bytes agree with 128 floats; B-cubed F of average linkage rises "
     "over both; and an encoder trained with harmonic triplets matches galleries of the one before it, which an encoder "
@@ -338,12 +339,13 @@ class Traits(nn.Module):
         super().__init__()
         self.register_buffer("table", table)
         self.head = nn.Linear(dim, table.shape[1])
-        self.certainty = nn.Parameter(torch.full((table.shape[1],), -3.0))
+        self.certainty = nn.Parameter(torch.full((table.shape[1],), -0.5))
 
     @property
     def variances(self) -> torch.Tensor:
         """(T,) of the errors: between 1, the table's own, and a floor without which one trait would take over."""
-        return (-4 * self.certainty.sigmoid()).exp()
+        # Times 6, or the steps of an optimizer that has the same for all would take a long time to arrive.
+        return (-4 * (6 * self.certainty).sigmoid()).exp()
 
     def forward(self, embeddings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The mean over the batch and the traits."""
