@@ -475,10 +475,10 @@ def market(evidence: Evidence, setting: Setting) -> None:
     data = Market.open(setting.shared)
     encoder = TrainedEncoder(setting.market_run / record["weights"])
     result = data.evaluate(encode_bodies(encoder, data.images, "Market-1501 val"))
-    network = record["recipe"]["network"]
+    network = record["recipe"]["network"]["backbone"]
     add_retrieval(
         evidence, "encoders.market_supervised", result,
-        f"{network['backbone']} of width {network['width']}, trained in {record['seconds'] / 60:.0f} minutes on "
+        f"{network}, {record['parameters'] / 1e6:.1f} M parameters, trained in {record['seconds'] / 60:.0f} minutes on "
         f"{record['gpu'] or record['machine']['cpu'] + ' (CPU)'}: {record['steps']} steps, {record['people']} people "
         "of Market-1501 train, none of them in val; its weights are not shipped",
     )  # fmt: skip
