@@ -1,8 +1,7 @@
 """Blocks of attention for the slots of backbones, and what each costs where.
 
-Attention pays where maps are small and few channels are mixed; LBA-ReID ("A Little Bit Attention Is All You Need for
-Person Re-Identification", 2023) searches for the places where it costs least. `slot_costs` counts the cost of every
-slot of a network; which places gain most is a matter of training.
+`slot_costs` counts what a block costs in every slot of a network; which places gain most is a matter of training, and
+`ipse.training.placement` searches for those that are worth what they cost.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ipse.catalogue import system
 from ipse.errors import WeightsError
 
 
@@ -115,16 +113,6 @@ def multiply_adds(network: nn.Module, height: int, width: int) -> int:
     return counter.get_total_flops() // 2
 
 
-@system(
-    name="LBA-ReID",
-    paper="A Little Bit Attention Is All You Need for Person Re-Identification",
-    year=2023,
-    room="encoders",
-    claim="A little attention in the places where it costs least keeps up with deeper networks and heavier blocks.",
-    works_means="Chosen slots raise mAP on world bodies over the plain network at 5 % more latency or less, and "
-    "beat a non-local block in accuracy and latency.",
-    status="experimental",
-)
 def slot_costs(network: nn.Module, kind: str, height: int, width: int) -> dict[str, dict[str, float]]:
     """What a block of one kind costs in each slot of a backbone.
 
