@@ -165,6 +165,18 @@ def test_what_cannot_be_shipped(runs, shipped, tmp_path, monkeypatch):
         shipping.ship(runs / "identity", tmp_path / "file" / "deeper")
 
 
+def test_files_may_be_links(shipped, tmp_path):
+    """As some installers make them, each into another folder."""
+    for path in shipped.glob("tiny-identity.*"):
+        (tmp_path / path.suffix).mkdir(exist_ok=True)
+        (tmp_path / path.suffix / path.name).write_bytes(path.read_bytes())
+        (tmp_path / "links").mkdir(exist_ok=True)
+        (tmp_path / "links" / path.name).symlink_to(tmp_path / path.suffix / path.name)
+    chips = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    there, linked = (open_encoder(folder / "tiny-identity.onnx", threads=1) for folder in (shipped, tmp_path / "links"))
+    assert np.array_equal(there.encode(chips), linked.encode(chips))
+
+
 def test_another_networks_weights_are_refused(shipped, tmp_path):
     for path in shipped.glob("tiny-identity.*"):
         (tmp_path / path.name).write_bytes(path.read_bytes())

@@ -68,7 +68,7 @@ class ShippedNetwork:
     @cached_property
     def _network(self) -> Network:
         # Made when it is first needed: a run that finds everything known already does not wait for it.
-        return Network(self._graph, self.name, self._threads)
+        return Network(self._graph, self.name, self._threads, self.weights)
 
     def run(self, chips: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float32]]:
         """The outputs for (N, height, width, 3) uint8 RGB chips by name, N first; N is at least 1."""

@@ -74,7 +74,7 @@ def ship(run: str | Path, to: str | Path = SHIPPED, *, threshold: float | None =
         contract_path(part / weights.name).write_text(json.dumps(told, indent=2) + "\n")
         graph = part / f"{name}.onnx"
         graph.write_bytes(_pointing_at(to_onnx(module, chip, names, weights_as_stored=True), weights))
-        parity = random_parity(module, Network(graph, name), chip, names)
+        parity = random_parity(module, Network(graph, name, weights=part / weights.name), chip, names)
         content = {f"{name}.{kind}": (part / f"{name}.{kind}").read_bytes() for kind in PARTS}
     size = sum(map(len, content.values()))
     if size > LARGEST:

@@ -26,6 +26,9 @@ class Network:
         What errors call the network.
     threads
         CPU threads for one call; None reads ``OMP_NUM_THREADS`` and leaves the choice to ONNX Runtime without it.
+    weights
+        The file beside `model`, a path, that its weights lie in. It may be a link then, which ONNX Runtime does not
+        follow by itself.
 
     Attributes
     ----------
@@ -39,10 +42,16 @@ class Network:
         If ONNX Runtime cannot load the model.
     """
 
-    def __init__(self, model: bytes | Path | Callable[[], bytes], name: str, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        model: bytes | Path | Callable[[], bytes],
+        name: str,
+        threads: int | None = None,
+        weights: Path | None = None,
+    ) -> None:
         import onnxruntime
 
-        self._arguments = (model, name, threads)
+        self._arguments = (model, name, threads, weights)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         if threads is None:
@@ -52,6 +61,10 @@ class Network:
         available = onnxruntime.get_available_providers()
         providers = [p for p in ("CUDAExecutionProvider", "CPUExecutionProvider") if p in available]
         source = str(model) if isinstance(model, Path) else model if isinstance(model, bytes) else model()
+        if weights is not None:
+            content = weights.read_bytes()
+            options.add_external_initializers_from_files_in_memory([weights.name], [content], [len(content)])
+            source = Path(source).read_bytes()
         try:
             self._session = onnxruntime.InferenceSession(source, options, providers=providers)
         except Exception as error:  # ONNX Runtime raises a family of its own without a public base class
