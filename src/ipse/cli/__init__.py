@@ -31,6 +31,7 @@ VERBS = {
     "evaluate": Verb("ipse.cli.evaluate:evaluate", "Measure how well features find their people."),
     "find": Verb("ipse.cli.find:find", "Find the people you enrolled in photographs and videos."),
     "gallery": Verb("ipse.cli.gallery:gallery", "See, calibrate, move and clear what is remembered."),
+    "generate": Verb("ipse.cli.generate:generate", "Pictures from words, each with its provenance."),
     "systems": Verb("ipse.cli.systems:systems", "List the published systems that work here, with their evidence."),
     "synth": Verb("ipse.cli.synth:synth", "Evaluation sets of faces and labeled bodies, and audits with them."),
     "train": Verb("ipse.cli.train:train", "Train encoders and other networks by recipes."),

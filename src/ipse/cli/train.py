@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ipse.cli.train_base import base
+from ipse.cli.training import needs, progress
 from ipse.errors import TrainingError
 
 if TYPE_CHECKING:
-    from ipse.training.loop import Step
     from ipse.training.recipe import TrainRecipe
 
 train = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown")
+train.add_typer(base, name="base", help="The text-to-image base of the world, stage by stage.")
 
 Recipe = Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="See recipes/encoders/ for examples.")]
 Data = Annotated[Path | None, typer.Option(help="Folder of the pictures, in place of the recipe's.")]
@@ -53,11 +53,11 @@ def encoder(
     - `ipse train encoder recipes/encoders/market1501.yaml --data market1501/train --steps 500 --out trial`
     """
     plan = _recipe(recipe, data)
-    with _needs():
+    with needs():
         from ipse.training.loop import train as run
         from ipse.training.loop import with_steps
     folder = out or Path("runs") / plan.name
-    with _progress(plan.name) as (on_pack, on_step):
+    with progress(plan.name) as (on_pack, on_step):
         record = run(with_steps(plan, steps), folder, resume=resume, cache=cache, on_pack=on_pack, on_step=on_step)
     if record:
         for name, value in record["figures"].items():
@@ -83,7 +83,7 @@ def carry(
       `ipse train encoder recipes/encoders/face-world.yaml --data chips`
     """
     plan = _recipe(recipe, data)
-    with _needs():
+    with needs():
         from ipse.training.data import carry as write
     files = write(plan.data.source, plan.cut, out, quality)
     size = sum(path.stat().st_size for path in files)
@@ -108,7 +108,7 @@ def ship(
 
     - `ipse train ship runs/mine --to networks`, then `ipse enroll Ada ada.jpg --encoder networks/mine.onnx`
     """
-    with _needs():
+    with needs():
         from ipse.training.ship import ship as write
         from ipse.zoo.shipped_files import SHIPPED
     folder = SHIPPED if to is None else to
@@ -129,53 +129,3 @@ def _recipe(path: Path, data: Path | None) -> TrainRecipe:
     if not plan.data.source:
         raise TrainingError("The recipe names no data.", "Give --data FOLDER.")
     return plan
-
-
-@contextmanager
-def _needs() -> Iterator[None]:
-    try:
-        yield
-    except ImportError as error:
-        raise TrainingError(
-            f"Training needs {error.name}, which is not installed.", "pip install 'ipse[train]'"
-        ) from error
-
-
-@contextmanager
-def _progress(name: str) -> Iterator[tuple[Callable[[int, int], None], Callable[[Step], None]]]:
-    """Live progress on the error stream: what to call while packing, and at steps."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[told]}"),
-        TimeRemainingColumn(),
-        console=console,
-    )
-    tasks: dict[str, Any] = {}
-
-    def task(what: str, total: int) -> Any:
-        if what not in tasks:
-            tasks[what] = bar.add_task(what, total=total, told="")
-        return tasks[what]
-
-    shown: dict[str, float] = {}
-
-    def on_pack(done: int, total: int) -> None:
-        bar.update(task("Packing", total), completed=done, total=total)
-
-    def on_step(step: Step) -> None:
-        nonlocal shown
-        told = f"loss {step.loss:.3f}  {step.speed:.0f} pictures/s"
-        bar.update(task(name, step.steps), completed=step.step, told=told)
-        if step.figures and step.figures != shown:
-            shown = dict(step.figures)
-            brief = [(key, value) for key, value in shown.items() if "." not in key or "mean" in key]
-            bar.console.print(f"step {step.step}: " + ", ".join(f"{key} {value:.3f}" for key, value in brief))
-
-    with bar:
-        yield on_pack, on_step

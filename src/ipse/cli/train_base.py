@@ -1,0 +1,163 @@
+"""``ipse train base``: the text-to-image base of the world, stage by stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ipse.cli.training import needs, progress
+from ipse.errors import TrainingError
+
+base = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
+
+Recipe = Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="See recipes/base/.", show_default=False)]
+Data = Annotated[
+    list[Path], typer.Option(help="Folder of pictures with captions; give it again for more.", show_default=False)
+]
+Runs = Annotated[Path, typer.Option(help="Folder of the runs of all stages.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in that folder.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="In place of the recipe's; the schedule follows.")]
+Minutes = Annotated[float | None, typer.Option(min=0.0, help="Stop after so long, to go on later by --resume.")]
+Cache = Annotated[Path | None, typer.Option(help="Folder for decoded pictures; by default ipse's cache.")]
+RUNS = Path("runs/base")
+
+
+@base.callback()
+def _base() -> None:
+    """Train the text-to-image base of the world: `joint`, `vae`, `denoiser`, then `assemble`.
+
+    Runs that were stopped go on exactly where their last checkpoint was: the same command with --resume.
+    """
+
+
+@base.command()
+def joint(
+    recipe: Recipe,
+    data: Data,
+    out: Runs = RUNS,
+    resume: Resume = False,
+    steps: Steps = None,
+    minutes: Minutes = None,
+    cache: Cache = None,
+) -> None:
+    """Train the encoder of pictures and captions into one space.
+
+    For example:
+
+    - `ipse train base joint recipes/base/joint.yaml --data faces`
+    """
+    _train("joint", recipe, data, out, resume, steps, minutes, cache)
+
+
+@base.command()
+def vae(
+    recipe: Recipe,
+    data: Data,
+    out: Runs = RUNS,
+    resume: Resume = False,
+    steps: Steps = None,
+    minutes: Minutes = None,
+    cache: Cache = None,
+) -> None:
+    """Train the autoencoder, which needs no other stage.
+
+    For example:
+
+    - `ipse train base vae recipes/base/vae.yaml --data faces --data more-faces`
+    """
+    _train("vae", recipe, data, out, resume, steps, minutes, cache)
+
+
+@base.command()
+def denoiser(
+    recipe: Recipe,
+    data: Data,
+    out: Runs = RUNS,
+    resume: Resume = False,
+    steps: Steps = None,
+    minutes: Minutes = None,
+    cache: Cache = None,
+) -> None:
+    """Train the U-Net on the latents of the finished autoencoder and the texts of the finished joint encoder.
+
+    For example:
+
+    - `ipse train base denoiser recipes/base/denoiser.yaml --data faces`
+
+    - `ipse train base denoiser recipes/base/denoiser.yaml --data faces --minutes 55`, then the same with `--resume`
+    """
+    _train("denoiser", recipe, data, out, resume, steps, minutes, cache)
+
+
+@base.command()
+def assemble(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new one.", show_default=False)],
+    runs: Runs = RUNS,
+) -> None:
+    """Put the finished stages into one folder, in half precision, that `ipse generate --base` and diffusers load.
+
+    For example:
+
+    - `ipse train base assemble world-base`
+    """
+    with needs("train,generate"):
+        from ipse.diffusion.training.assemble import assemble as write
+    record = write(runs, folder)
+    typer.echo(f"{folder}: {record['bytes'] / 1e6:.1f} MB; half precision changes pictures by {record['parity']:.2%}")
+
+
+@base.command()
+def carry(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="A new folder.")],
+    judge: Annotated[bool, typer.Option("--judge", help="The people kept for judging instead of the base's.")] = False,
+) -> None:
+    """Write what training needs as files below 64 MiB, to train on another machine.
+
+    For example:
+
+    - `ipse train base carry --data faces --out carried`, and there
+      `ipse train base vae recipes/base/gpu-vae.yaml --data carried`
+    """
+    with needs("train,generate"):
+        from ipse.diffusion.training.data import carry as write
+    files = write(data, out, judge=judge)
+    typer.echo(f"{out}: {len(files)} files, {sum(path.stat().st_size for path in files) / 1e6:.1f} MB")
+
+
+def _train(
+    stage: str,
+    recipe: Path,
+    data: list[Path],
+    out: Path,
+    resume: bool,
+    steps: int | None,
+    minutes: float | None,
+    cache: Path | None,
+) -> None:
+    with needs("train,generate"):
+        from ipse.diffusion.training import stages
+        from ipse.diffusion.training.recipe import StageRecipe
+        from ipse.training.loop import with_steps
+    plan = StageRecipe.load(recipe)
+    if plan.stage != stage:
+        raise TrainingError(f"{recipe} is a recipe of the stage {plan.stage}.", f"Name one of the stage {stage}.")
+    with progress(stage) as (on_pack, on_step):
+        record: dict[str, Any] = stages.run(
+            with_steps(plan, steps),
+            data,
+            out,
+            resume=resume,
+            minutes=minutes,
+            cache=cache,
+            on_pack=on_pack,
+            on_step=on_step,
+        )
+    if not record:
+        typer.echo("Time is up: go on by the same command with --resume.")
+        return
+    for name, value in record["figures"].items():
+        typer.echo(f"{name:32s} {value:.4f}")
+    typer.echo(f"{out / stage / 'weights'}: {record['parameters'] / 1e6:.2f} M parameters, {record['seconds']:.0f} s")

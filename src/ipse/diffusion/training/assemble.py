@@ -1,0 +1,133 @@
+"""One folder of the finished stages: what `StableDiffusionPipeline.from_pretrained` loads, in half precision."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from safetensors.torch import save_file
+from torch import nn
+from transformers import CLIPModel, CLIPVisionModelWithProjection
+
+from ipse.diffusion.base import FORMAT, JOINT, RECORD
+from ipse.diffusion.components import vocabulary, words
+from ipse.diffusion.training.denoiser import make_pipeline
+from ipse.errors import DataError, TrainingError
+from ipse.world.version import VERSION
+
+STAGES = ("joint", "vae", "denoiser")
+
+# Half precision may change a picture by so much of its range, in the mean over its pixels.
+_TOLERANCE = 0.01
+_PROMPTS = (
+    "A portrait of a young woman with long red hair, smiling.",
+    "A headshot of an elderly man, wearing glasses.",
+)
+
+
+def load_stage(runs: str | Path, stage: str) -> nn.Module:
+    """What a finished stage wrote under the folder of all runs.
+
+    Raises
+    ------
+    TrainingError
+        If the stage is not finished.
+    """
+    kinds = {"joint": CLIPModel, "vae": AutoencoderKL, "denoiser": UNet2DConditionModel}
+    folder = Path(runs) / stage / "weights"
+    if not (folder.parent / "record.json").exists():
+        raise TrainingError(
+            f"The stage {stage} is not finished in {runs}.", f"`ipse train base {stage}` with --out {runs} first."
+        )
+    return kinds[stage].from_pretrained(folder, torch_dtype=torch.float32)
+
+
+def assemble(runs: str | Path, out: str | Path, name: str = "world-base") -> dict[str, Any]:
+    """Put the finished stages into one folder, in half precision, and check that it makes the same pictures.
+
+    Beside the pipeline's own files it holds the joint encoder's projection, and a record of how all was trained.
+
+    Parameters
+    ----------
+    runs
+        The folder with the runs ``joint``, ``vae`` and ``denoiser``.
+    out
+        A new folder.
+    name
+        Of the base.
+
+    Returns
+    -------
+    dict
+        The record, also in ``ipse.json``.
+
+    Raises
+    ------
+    TrainingError
+        If a stage is not finished, they do not fit each other, or half precision changes what comes out.
+    DataError
+        If the folder is there already, or cannot be written.
+    """
+    joint, vae, unet = (load_stage(runs, stage).eval() for stage in STAGES)
+    if unet.config.cross_attention_dim != joint.config.text_config.hidden_size:
+        raise TrainingError("The U-Net was not trained with this joint encoder.", "Train the stage denoiser again.")
+    image = CLIPVisionModelWithProjection(joint.config.vision_config).eval()
+    image.vision_model.load_state_dict(joint.vision_model.state_dict())
+    image.visual_projection.load_state_dict(joint.visual_projection.state_dict())
+    pipeline = make_pipeline(vae, joint.text_model, unet, image_encoder=image)
+    exact = _pictures(pipeline)
+
+    folder = Path(out)
+    if folder.exists():
+        raise DataError(f"{folder} is there already.", "Name a new folder.")
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        pipeline.to(torch.float16).save_pretrained(part)
+        # Older versions of transformers read these instead of tokenizer.json.
+        numbers, merges = vocabulary()
+        (part / "tokenizer" / "vocab.json").write_text(json.dumps(numbers, ensure_ascii=False), encoding="utf-8")
+        lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
+        (part / "tokenizer" / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        projection = {"text_projection.weight": joint.text_projection.weight, "logit_scale": joint.logit_scale}
+        save_file({key: value.detach().half().contiguous() for key, value in projection.items()}, part / JOINT)
+        stored = StableDiffusionPipeline.from_pretrained(part, torch_dtype=torch.float32)
+        difference = float(np.abs(_pictures(stored) - exact).mean())
+        if not difference < _TOLERANCE:
+            raise TrainingError(
+                f"Half precision changes pictures by {difference:.3f} of their range.", "Train on, with a lower rate."
+            )
+        files = sorted(part.rglob("*.safetensors"))
+        record = {
+            "format": FORMAT,
+            "name": name,
+            "license": "Apache-2.0",
+            "world": VERSION,
+            "words": list(words()),
+            "parity": difference,
+            "bytes": sum(file.stat().st_size for file in files),
+            "sha256": {str(f.relative_to(part)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files},
+            "stages": {stage: json.loads((Path(runs) / stage / "record.json").read_text()) for stage in STAGES},
+        }
+        (part / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        part.rename(folder)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be written: {error.strerror or error}.", "Name another folder.") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return record
+
+
+def _pictures(pipeline: StableDiffusionPipeline) -> np.ndarray:
+    """(n, H, W, 3) of 0 to 1: some prompts, a few steps, always the same noise."""
+    pipeline.set_progress_bar_config(disable=True)
+    generators = [torch.Generator().manual_seed(number) for number in range(len(_PROMPTS))]
+    return pipeline(list(_PROMPTS), num_inference_steps=8, guidance_scale=3.0, generator=generators, output_type="np")[
+        0
+    ]

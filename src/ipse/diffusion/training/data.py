@@ -1,0 +1,285 @@
+"""Pictures with captions for the world base, decoded once into arrays that are mapped into memory.
+
+People are split by their number, once and for all: the base never sees those of `for_judge`, so that classifiers
+trained on them can judge it. Pictures are never mirrored: captions tell left from right.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ipse.diffusion.components import TOKENS, make_tokenizer, vocabulary
+from ipse.errors import DataError
+from ipse.images import read_image, resize
+from ipse.training.data import JUDGED_FROM
+
+CAPTIONS = 3
+"""Captions kept of a picture; one with fewer has some twice."""
+
+_JUDGE_EVERY = 5
+_CHUNK = 256
+# The largest file that `carry` writes: room for a little more than its pictures below 64 MiB.
+_CARRIED_BYTES = 56 << 20
+
+
+def for_judge(person: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """Whether people are kept for the judge, by number: every fifth is, and the base is trained on the others."""
+    return np.asarray(person) % _JUDGE_EVERY == 0
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """Pictures with captions, some rows of a folder.
+
+    Attributes
+    ----------
+    folder
+        Where the arrays lie.
+    fingerprint
+        sha256 over pixels, people and captions.
+    person
+        (N,) who is shown.
+    rows
+        (N,) which rows of the folder these are.
+    """
+
+    folder: Path
+    fingerprint: str
+    person: npt.NDArray[np.int64] = field(repr=False)
+    rows: npt.NDArray[np.int64] = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @cached_property
+    def pixels(self) -> npt.NDArray[np.uint8]:
+        """All pictures of the folder (M, size, size, 3), mapped into memory."""
+        return np.load(self.folder / "pixels.npy", mmap_mode="r")
+
+    @cached_property
+    def tokens(self) -> npt.NDArray[np.uint16]:
+        """Tokens of all captions of the folder (M, 3, 77); the first caption has every fact."""
+        return np.load(self.folder / "tokens.npy", mmap_mode="r")
+
+    def captions(self, rows: npt.NDArray[np.int64]) -> list[str]:
+        """The full caption of some rows, counted within these."""
+        tokenizer = make_tokenizer()
+        return [tokenizer.decode(ids, skip_special_tokens=True) for ids in self.tokens[self.rows[rows], 0]]
+
+    def choose(self, rows: npt.NDArray[np.int64]) -> Corpus:
+        """Some of the rows."""
+        return Corpus(self.folder, self.fingerprint, self.person[rows], self.rows[rows])
+
+    def split(self, holdout: float) -> tuple[Corpus, Corpus]:
+        """Rows to train on and rows to look at, of different people: the last ones by number are held out."""
+        people = np.unique(self.person)
+        count = max(1, round(holdout * len(people)))
+        if count >= len(people):
+            raise DataError(f"Of {len(people)} people none are left to train on.", "Render more people.")
+        out = np.isin(self.person, people[-count:])
+        return self.choose(np.flatnonzero(~out)), self.choose(np.flatnonzero(out))
+
+
+def pack(
+    sources: Sequence[str | Path],
+    cache: str | Path,
+    size: int = 128,
+    *,
+    judge: bool = False,
+    on_pack: Callable[[int, int], None] = lambda done, total: None,
+) -> Corpus:
+    """Decode the pictures of some folders once; later calls open what is there.
+
+    Parameters
+    ----------
+    sources
+        Folders that `ipse world dataset` or `carry` wrote, with captions.
+    cache
+        Folder of all packs; each has a folder of its own, named after the sources' files.
+    size
+        Height and width of a picture; others are resized.
+    judge
+        Take the people of the judge instead of the base's.
+    on_pack
+        Called with the pictures done and their number.
+
+    Raises
+    ------
+    DataError
+        If a folder cannot be read, or holds people who are for judging only, or the cache cannot be written.
+    """
+    shards = [path for source in sources for path in _shards(source)]
+    known = [[path.name, path.stat().st_size, path.stat().st_mtime_ns, str(path.resolve())] for path in shards]
+    # Tokens depend on the vocabulary.
+    key = json.dumps([known, size, judge, CAPTIONS, sorted(vocabulary()[0])])
+    home = Path(cache) / f"base-{hashlib.sha256(key.encode()).hexdigest()[:24]}"
+    if not (home / "pack.json").exists():
+        part = home.with_name(f".{home.name}.{secrets.token_hex(4)}.part")
+        try:
+            part.mkdir(parents=True)
+            _write(part, shards, size, judge, on_pack)
+            shutil.rmtree(home, ignore_errors=True)
+            part.rename(home)
+        except OSError as error:
+            raise DataError(
+                f"{cache} cannot take the pictures: {error.strerror or error}.", "Make room, or name another cache."
+            ) from error
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    try:
+        fingerprint = json.loads((home / "pack.json").read_text())["fingerprint"]
+        person = np.load(home / "person.npy")
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"The pack {home} is damaged ({error}).", "Remove that folder; it is made again.") from error
+    return Corpus(home, fingerprint, person, np.arange(len(person)))
+
+
+def _shards(source: str | Path) -> list[Path]:
+    folder = Path(source)
+    found = sorted(folder.glob("data/*.parquet")) or sorted(folder.glob("*.parquet"))
+    if not found:
+        raise DataError(f"{folder} holds no Parquet files.", "Name a folder that `ipse world dataset` wrote.")
+    return found
+
+
+def _people(shard: Path) -> npt.NDArray[np.int64]:
+    """(N,) who is on the pictures of a shard."""
+    try:
+        people = pq.read_table(shard, columns=["person"])["person"].to_numpy()
+    except (pa.ArrowInvalid, KeyError) as error:
+        raise DataError(f"{shard} cannot be read: {error}.", "Write the data set again.") from error
+    if (people >= JUDGED_FROM).any():
+        raise DataError(
+            f"{shard} holds person {people.max()}; people from {JUDGED_FROM} on are for judging only.",
+            "Train on people with lower numbers.",
+        )
+    return people
+
+
+def _rows(shard: Path, columns: Sequence[str], judge: bool) -> Iterator[dict[str, Any]]:
+    with pq.ParquetFile(shard) as file:
+        missing = set(columns) - set(file.schema_arrow.names)
+        if missing:
+            raise DataError(f"{shard} has no column {', '.join(sorted(missing))}.", "Render it with `captions: 3`.")
+        for batch in file.iter_batches(_CHUNK, columns=list(columns)):
+            yield from (row for row in batch.to_pylist() if bool(for_judge(row["person"])) == judge)
+
+
+def _write(folder: Path, shards: Sequence[Path], size: int, judge: bool, on_pack: Callable[[int, int], None]) -> None:
+    people = np.concatenate([_people(shard) for shard in shards])
+    people = people[for_judge(people) == judge].astype(np.int64)
+    if not len(people):
+        raise DataError("The data shows nobody to train on.", "Render more people.")
+    np.save(folder / "person.npy", people)
+    tokenizer, digest, done = make_tokenizer(), hashlib.sha256(people.tobytes()), 0
+    tokens = np.zeros((len(people), CAPTIONS, TOKENS), np.uint16)
+    with open(folder / "pixels.npy", "wb") as file:
+        # A stream and not a map of the full size: a full disk is then an error, not a crash.
+        header = {"descr": "|u1", "fortran_order": False, "shape": (len(people), size, size, 3)}
+        np.lib.format.write_array_header_2_0(file, header)
+        for shard in shards:
+            for row in _rows(shard, ("image", "person", "captions"), judge):
+                content = _square(read_image(row["image"]["bytes"]), size).tobytes()
+                file.write(content)
+                digest.update(content)
+                if not row["captions"]:
+                    raise DataError(f"{shard} has a picture without captions.", "Render it with `captions: 3`.")
+                captions = [row["captions"][i % len(row["captions"])] for i in range(CAPTIONS)]
+                tokens[done] = tokenizer(captions, padding="max_length", truncation=True)["input_ids"]
+                done += 1
+                on_pack(done, len(people))
+    digest.update(tokens.tobytes())
+    np.save(folder / "tokens.npy", tokens)
+    (folder / "pack.json").write_text(json.dumps({"fingerprint": digest.hexdigest()}))
+
+
+def _square(picture: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
+    if picture.shape[0] != picture.shape[1]:
+        raise DataError(
+            f"A picture has {picture.shape[1]} × {picture.shape[0]} pixels.", "The base is made of square pictures."
+        )
+    return np.ascontiguousarray(picture if picture.shape[0] == size else resize(picture, size, size))
+
+
+def carry(sources: Sequence[str | Path], out: str | Path, *, judge: bool = False) -> list[Path]:
+    """Write what training needs of some folders as Parquet files below 64 MiB, to take to another machine.
+
+    Parameters
+    ----------
+    sources
+        As in `pack`, which reads the result.
+    out
+        A new folder; files are called ``carried-00000.parquet`` and so on.
+    judge
+        Take the people of the judge instead of the base's, with the columns that classifiers learn from.
+
+    Returns
+    -------
+    list
+        The files.
+    """
+    folder = Path(out)
+    if folder.is_dir() and any(folder.iterdir()):
+        raise DataError(f"{folder} is not empty.", "Name a new folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    columns = ["image", "person", "captions", *(("facts", "age", "skin_tone", "yaw") if judge else ())]
+    files: list[Path] = []
+    waiting: list[dict[str, Any]] = []
+    size = 0
+
+    def write() -> None:
+        files.append(folder / f"carried-{len(files):05d}.parquet")
+        pq.write_table(pa.Table.from_pylist(waiting), files[-1], compression="zstd", row_group_size=_CHUNK)
+        waiting.clear()
+
+    for shard in (path for source in sources for path in _shards(source)):
+        _people(shard)
+        for row in _rows(shard, columns, judge):
+            waiting.append(row)
+            size += len(row["image"]["bytes"])
+            if size > _CARRIED_BYTES:
+                write()
+                size = 0
+    if waiting:
+        write()
+    return files
+
+
+def shortened(
+    tokens: npt.NDArray[np.integer[Any]], breaks: Sequence[int], draw: np.random.Generator
+) -> npt.NDArray[np.integer[Any]]:
+    """Captions cut off before one of their commas or full stops, chosen by chance; what is left stays true.
+
+    Parameters
+    ----------
+    tokens
+        (B, 77) with the token of the end as padding.
+    breaks
+        Tokens of the comma and the full stop.
+    draw
+        Chance.
+
+    Returns
+    -------
+    ndarray
+        (B, 77).
+    """
+    out = tokens.copy()
+    for row in out:
+        places = np.flatnonzero(np.isin(row, breaks))
+        if len(places):
+            row[draw.choice(places) :] = row[-1]
+    return out

@@ -1,0 +1,119 @@
+"""Recipes of the stages that make the world base: everything that decides what comes out, in a YAML file each."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import yaml
+
+from ipse.errors import DataError, TrainingError
+from ipse.training.recipe import OptimizerPlan, _known
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class StageRecipe:
+    """A training of one part of the base.
+
+    Attributes
+    ----------
+    stage
+        ``joint``, ``vae`` or ``denoiser``.
+    seed
+        Of everything random.
+    steps
+        How often weights move.
+    batch
+        Pictures per step.
+    size
+        Height and width of a picture.
+    holdout
+        Share of the people that are looked at and not trained on.
+    network
+        Options of `make_joint`, `make_vae` or `make_denoiser`.
+    options
+        Of the stage; see its class.
+    optimizer
+        How weights move.
+    ema
+        Share of the old mean that a step keeps in the averaged weights, which are what comes out.
+    precision
+        ``no`` or ``bf16``.
+    look_every, save_every
+        Steps between sheets of pictures with figures, and between checkpoints.
+    """
+
+    stage: str
+    seed: int = 0
+    steps: int = 1000
+    batch: int = 16
+    size: int = 128
+    holdout: float = 0.02
+    network: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    optimizer: OptimizerPlan = field(default_factory=OptimizerPlan)
+    ema: float = 0.999
+    precision: str = "no"
+    look_every: int = 1000
+    save_every: int = 250
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("no", "bf16"):
+            raise TrainingError(f"There is no precision {self.precision!r}.", "Use no or bf16.")
+        if self.optimizer.kind != "adamw":
+            raise TrainingError(f"The base is not trained by {self.optimizer.kind!r}.", "Use adamw.")
+        for label in ("steps", "batch", "size", "look_every", "save_every"):
+            if getattr(self, label) < 1:
+                raise TrainingError(f"The recipe's {label} is {getattr(self, label)}; it must be from 1.")
+        if not 0 <= self.ema < 1 or not 0 < self.holdout < 1:
+            raise TrainingError(f"The recipe's ema is {self.ema}, its holdout {self.holdout}; both are from 0 to 1.")
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of all that decides the result."""
+        return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """A recipe from what a YAML file holds; absent keys take their defaults.
+
+        Raises
+        ------
+        TrainingError
+            For unknown keys, naming the nearest known one, or values that cannot be.
+        """
+        given = dict(_known(cls, data, "The recipe"))
+        if "stage" not in given:
+            raise TrainingError("The recipe names no stage.", "See recipes/base/ for examples.")
+        if "optimizer" in given:
+            given["optimizer"] = OptimizerPlan(**_known(OptimizerPlan, given["optimizer"], "The recipe's optimizer"))
+        return cls(**given)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a recipe from a YAML file.
+
+        Raises
+        ------
+        DataError
+            For a file that cannot be read or is not YAML.
+        TrainingError
+            As `from_dict`.
+        """
+        try:
+            data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise DataError(f"The recipe {path} cannot be read: {error}.", "See recipes/base/ for examples.") from error
+        return cls.from_dict({} if data is None else data)
+
+
+def options_of(kind: type[T], recipe: StageRecipe) -> T:
+    """The options of a stage as its dataclass, unknown keys refused."""
+    return kind(**_known(kind, recipe.options, f"The options of the stage {recipe.stage}"))

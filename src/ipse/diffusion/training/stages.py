@@ -1,0 +1,83 @@
+"""The stages by name, each run in its own folder beside the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ipse.diffusion.training.assemble import load_stage
+from ipse.diffusion.training.data import Corpus, pack
+from ipse.diffusion.training.denoiser import DenoiserStage
+from ipse.diffusion.training.joint import JointStage
+from ipse.diffusion.training.loop import Stage, train
+from ipse.diffusion.training.recipe import StageRecipe
+from ipse.diffusion.training.vae import VaeStage
+from ipse.errors import TrainingError
+from ipse.training.loop import Step
+from ipse.zoo.cache import cache_dir
+
+
+def run(
+    recipe: StageRecipe,
+    data: Sequence[str | Path],
+    runs: str | Path,
+    *,
+    resume: bool = False,
+    minutes: float | None = None,
+    cache: str | Path | None = None,
+    on_pack: Callable[[int, int], None] = lambda done, total: None,
+    on_step: Callable[[Step], None] = lambda step: None,
+) -> dict[str, Any]:
+    """Train the stage of a recipe in the folder of its name.
+
+    Parameters
+    ----------
+    recipe
+        How.
+    data
+        Folders of pictures with captions; see `ipse.diffusion.training.data.pack`.
+    runs
+        Folder of the runs of all stages.
+    resume, minutes, on_step
+        As in `ipse.diffusion.training.loop.train`.
+    cache
+        Folder of decoded pictures; None for ipse's cache.
+    on_pack
+        Called with pictures decoded and their number.
+
+    Returns
+    -------
+    dict
+        The record; empty if time was up before the end.
+
+    Raises
+    ------
+    TrainingError
+        As `train`, and if a stage before it is not finished.
+    DataError
+        If data cannot be read or written.
+    """
+
+    def denoiser(recipe: StageRecipe, corpus: Corpus, device: torch.device) -> Stage:
+        return DenoiserStage(recipe, corpus, device, load_stage(runs, "vae"), load_stage(runs, "joint").text_model)
+
+    makers: dict[str, Callable[[StageRecipe, Corpus, torch.device], Stage]] = {
+        "joint": JointStage,
+        "vae": VaeStage,
+        "denoiser": denoiser,
+    }
+    if recipe.stage not in makers:
+        raise TrainingError(f"There is no stage {recipe.stage!r}.", f"There are {', '.join(makers)}.")
+    corpus = pack(data, cache or cache_dir() / "packs", recipe.size, on_pack=on_pack)
+    return train(
+        makers[recipe.stage],
+        recipe,
+        corpus,
+        Path(runs) / recipe.stage,
+        resume=resume,
+        minutes=minutes,
+        on_step=on_step,
+    )

@@ -1,0 +1,145 @@
+"""The autoencoder: pictures to latents an eighth their side, and back.
+
+The loss is L1 of pixels, L1 of their differences at several scales, which keeps edges sharp without a network for
+perception, and a light KL divergence, which keeps latents smooth enough to be denoised.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from diffusers import AutoencoderKL
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ipse.diffusion.components import make_vae
+from ipse.diffusion.training.data import Corpus
+from ipse.diffusion.training.loop import Feed, Stage, pictures_of, shown
+from ipse.diffusion.training.recipe import StageRecipe, options_of
+from ipse.images import contact_sheet
+
+_JUDGED, _SHEET, _BATCH = 128, 16, 16
+# Latents of so many pictures tell their mean and spread.
+_MEASURED = 512
+
+
+@dataclass(frozen=True)
+class VaeOptions:
+    """What the loss is made of, and what is shown.
+
+    Attributes
+    ----------
+    crop
+        Side of the crops that most steps see, in pixels: they cost less and teach as much.
+    whole
+        Share of the steps that see whole pictures, so that norms fit those too.
+    gradient
+        Weight of the differences of neighbors, at four scales.
+    kl
+        Weight of the KL divergence per number of the latent.
+    """
+
+    crop: int = 64
+    whole: float = 0.2
+    gradient: float = 1.0
+    kl: float = 3e-4
+
+
+class VaeStage(Stage):
+    """Train an `AutoencoderKL`."""
+
+    name = "vae"
+
+    def __init__(self, recipe: StageRecipe, corpus: Corpus, device: torch.device) -> None:
+        super().__init__(recipe, corpus, device)
+        self.options = options_of(VaeOptions, recipe)
+        self.network: AutoencoderKL = make_vae(**{"size": recipe.size} | dict(recipe.network))
+        self.pixels = Feed(corpus.pixels, device)
+
+    def loss(self, rows: npt.NDArray[np.int64], draw: np.random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """See the module and `Stage.loss`."""
+        options, size = self.options, self.recipe.size
+        pixels = self.pixels(self.corpus.rows[rows])
+        if draw.random() < options.whole:
+            # As dear as a step on crops.
+            pixels = pixels[: max(1, len(rows) * options.crop**2 // size**2)]
+        else:
+            top, left = draw.integers(0, size - options.crop + 1, 2)
+            pixels = pixels[:, top : top + options.crop, left : left + options.crop]
+        pictures = pictures_of(pixels)
+        posterior = self.network.encode(pictures).latent_dist
+        decoded = self.network.decode(posterior.sample()).sample
+        l1 = (decoded - pictures).abs().mean()
+        edges = gradient_difference(decoded, pictures)
+        kl = posterior.kl().mean() / posterior.mean[0].numel()
+        return l1 + options.gradient * edges + options.kl * kl, {"l1": l1, "edges": edges, "kl": kl}
+
+    def figures(self, network: nn.Module) -> dict[str, float]:
+        """``psnr``: of up to 128 pictures of other people, in dB; ``std``: of their latents."""
+        squares, latents = [], []
+        rows = self.held_out.rows[:_JUDGED]
+        for start in range(0, len(rows), _BATCH):
+            pictures = pictures_of(self.pixels(rows[start : start + _BATCH]))
+            latent = network.encode(pictures).latent_dist.mode()
+            decoded = network.decode(latent).sample.clamp(-1, 1)
+            squares.append(((decoded - pictures) / 2).square().mean((1, 2, 3)))
+            latents.append(latent)
+        psnr = -10 * torch.cat(squares).clamp(min=1e-10).log10().mean()
+        return {"psnr": float(psnr), "std": float(torch.cat(latents).std())}
+
+    def sheet(self, network: nn.Module) -> Image.Image:
+        """Pictures of other people, each beside what came back."""
+        pictures = pictures_of(self.pixels(self.held_out.rows[:_SHEET]))
+        decoded = network.decode(network.encode(pictures).latent_dist.mode()).sample
+        pairs = [image for pair in zip(shown(pictures), shown(decoded), strict=True) for image in pair]
+        return contact_sheet(pairs, 8, gap=2)
+
+    def finish(self, network: nn.Module, out: Path) -> None:
+        """Write the folder ``weights`` of an `AutoencoderKL` whose latents have mean 0 and variance 1."""
+        rows, parts = self.corpus.rows, []
+        some = rows[np.linspace(0, len(rows) - 1, min(len(rows), _MEASURED)).astype(int)]
+        for start in range(0, len(some), _BATCH):
+            parts.append(network.encode(pictures_of(self.pixels(some[start : start + _BATCH]))).latent_dist.mode())
+        latents = torch.cat(parts)
+        standardize(network, latents.mean((0, 2, 3)), latents.std((0, 2, 3)))
+        network.to(memory_format=torch.contiguous_format).save_pretrained(out / "weights")
+
+
+def gradient_difference(ours: Tensor, theirs: Tensor, scales: int = 4) -> Tensor:
+    """Mean L1 between differences of neighbors of (n, 3, H, W) pictures, each scale half as large as the last."""
+    total = torch.zeros((), device=ours.device)
+    apart = ours - theirs
+    for scale in range(scales):
+        if scale:
+            apart = functional.avg_pool2d(apart, 2)
+        total = total + apart.diff(dim=-1).abs().mean() + apart.diff(dim=-2).abs().mean()
+    return total / scales
+
+
+@torch.no_grad()
+def standardize(vae: AutoencoderKL, mean: Tensor, std: Tensor) -> None:
+    """Make latents (z - mean) / std, channel by channel, and decode them as before.
+
+    Its 1 × 1 convolutions before and after the latent take this up, so `scaling_factor` stays 1 and no code that uses
+    the autoencoder needs to know.
+
+    Parameters
+    ----------
+    vae
+        Changed in place.
+    mean, std
+        (4,) of its latents.
+    """
+    before, after = vae.quant_conv, vae.post_quant_conv
+    channels = len(mean)
+    # Its outputs are the means of the latents and the logarithms of their variances.
+    before.weight[:channels] /= std[:, None, None, None]
+    before.bias[:channels] = (before.bias[:channels] - mean) / std
+    before.bias[channels:] -= 2 * std.log()
+    after.bias += (after.weight[:, :, 0, 0] * mean).sum(1)
+    after.weight *= std[None, :, None, None]

@@ -1,0 +1,296 @@
+"""Training the base: what it reads, that it learns, goes on exactly after a stop, and says what is wrong."""
+
+import io
+import json
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from PIL import Image
+
+pytest.importorskip("diffusers")
+torch = pytest.importorskip("torch")
+
+from ipse.cli import main  # noqa: E402
+from ipse.diffusion.components import make_tokenizer, make_vae  # noqa: E402
+from ipse.diffusion.training import stages  # noqa: E402
+from ipse.diffusion.training.data import carry, for_judge, pack, shortened  # noqa: E402
+from ipse.diffusion.training.recipe import StageRecipe  # noqa: E402
+from ipse.diffusion.training.vae import standardize  # noqa: E402
+from ipse.errors import DataError, TrainingError  # noqa: E402
+
+SIDE = 32
+COLORS = {"red": (200, 40, 40), "green": (40, 160, 60), "blue": (40, 60, 200), "white": (240, 240, 240)}
+SHARED = {"size": SIDE, "holdout": 0.2, "ema": 0.5, "save_every": 4, "look_every": 100}
+RECIPES = {
+    "joint": {
+        "steps": 10,
+        "batch": 8,
+        "network": {"width": 32, "text_layers": 1, "image_layers": 1, "heads": 2, "dim": 16},
+        "options": {"each": 2, "shift": 1},
+        "optimizer": {"rate": 0.003, "warmup": 2},
+    },
+    "vae": {
+        "steps": 10,
+        "batch": 4,
+        "network": {"channels": [8, 8, 16, 16]},
+        "options": {"crop": 16, "whole": 0.4},
+        "optimizer": {"rate": 0.003, "warmup": 2},
+    },
+    "denoiser": {
+        "steps": 10,
+        "batch": 8,
+        "network": {"channels": [16, 32], "heads": 2},
+        "optimizer": {"rate": 0.003, "warmup": 2},
+    },
+}
+
+
+def recipe(stage, **changes):
+    return StageRecipe.from_dict({"stage": stage} | SHARED | RECIPES[stage] | changes)
+
+
+def rows(people, captions=3):
+    for person in people:
+        for shot, (color, rgb) in enumerate(COLORS.items()):
+            draw = np.random.default_rng([person, shot])
+            pixels = np.full((SIDE, SIDE, 3), rgb, np.uint8)
+            pixels[8:24, 8:24] = draw.integers(0, 256, 3)
+            file = io.BytesIO()
+            Image.fromarray(pixels).save(file, "PNG")
+            full = f"A portrait of a man, against a plain {color} background, lit from the left."
+            yield {
+                "image": {"bytes": file.getvalue()},
+                "person": person,
+                "captions": [full, f"A man, against a {color} background.", "A man."][:captions],
+                "facts": json.dumps({"background_color": color}),
+                "age": 30.0,
+                "skin_tone": 5.0,
+                "yaw": 0.0,
+            }
+
+
+def write(folder, people, **options):
+    (folder / "data").mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(list(rows(people, **options))), folder / "data" / "train-00000.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    return [write(folder / "a", range(100, 110)), write(folder / "b", range(200, 205), captions=2)]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def finished(data, cache, tmp_path_factory):
+    """All stages, run without a break."""
+    runs = tmp_path_factory.mktemp("finished")
+    return runs, {stage: stages.run(recipe(stage), data, runs, cache=cache) for stage in RECIPES}
+
+
+def weights_of(folder):
+    return {path.name: path.read_bytes() for path in (folder / "weights").glob("*.safetensors")}
+
+
+def test_the_base_never_sees_the_people_of_the_judge(data, cache):
+    ours, theirs = pack(data, cache, SIDE), pack(data, cache, SIDE, judge=True)
+    assert not for_judge(ours.person).any() and for_judge(theirs.person).all()
+    assert set(ours.person) | set(theirs.person) == {*range(100, 110), *range(200, 205)}
+    assert ours.fingerprint != theirs.fingerprint
+    train, held_out = ours.split(0.2)
+    assert not set(train.person) & set(held_out.person) and len(train) + len(held_out) == len(ours)
+
+
+def test_pictures_and_captions_come_back(data, cache):
+    corpus = pack(data, cache, SIDE)
+    first = next(iter(rows([101])))
+    assert corpus.pixels.shape == (48, SIDE, SIDE, 3) and corpus.tokens.shape == (48, 3, 77)
+    np.testing.assert_array_equal(corpus.pixels[0, 0, 0], COLORS["red"])
+    (caption,) = corpus.captions(np.array([0]))
+    tokenizer = make_tokenizer()
+    assert tokenizer(caption)["input_ids"] == tokenizer(first["captions"][0])["input_ids"]
+    # Another call opens what is there; data that change are decoded anew.
+    assert pack(data, cache, SIDE).folder == corpus.folder != pack(data[:1], cache, SIDE).folder
+
+
+def test_what_is_carried_is_the_same_data(data, cache, tmp_path):
+    files = carry(data, tmp_path / "carried")
+    assert all(file.stat().st_size < 64 << 20 for file in files)
+    assert pack([tmp_path / "carried"], cache, SIDE).fingerprint == pack(data, cache, SIDE).fingerprint
+    carry(data, tmp_path / "judge", judge=True)
+    table = pq.read_table(tmp_path / "judge")
+    assert for_judge(table["person"].to_numpy()).all() and {"facts", "yaw"} <= set(table.column_names)
+    with pytest.raises(DataError, match="not empty"):
+        carry(data, tmp_path / "carried")
+
+
+def test_captions_are_cut_at_a_comma_or_a_stop():
+    tokenizer = make_tokenizer()
+    breaks = tokenizer.convert_tokens_to_ids([",</w>", ".</w>"])
+    text = "A portrait of a man, wearing a hat, in a room. The light is warm."
+    tokens = np.repeat(np.array(tokenizer([text], padding="max_length")["input_ids"]), 40, 0)
+    cut = {
+        tokenizer.decode(row, skip_special_tokens=True) for row in shortened(tokens, breaks, np.random.default_rng(0))
+    }
+    assert cut == {
+        "a portrait of a man",
+        "a portrait of a man , wearing a hat",
+        "a portrait of a man , wearing a hat , in a room",
+        "a portrait of a man , wearing a hat , in a room . the light is warm",
+    }
+
+
+@pytest.mark.parametrize("stage", RECIPES)
+def test_a_stage_learns_and_leaves_what_it_made(finished, stage):
+    runs, records = finished
+    folder, record = runs / stage, records[stage]
+    assert json.loads((folder / "record.json").read_text()) == record
+    assert record["people"] == 10 and record["steps"] == 10 and record["versions"]["diffusers"]
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["loss"] < log[0]["loss"] and log[-1]["figures"] == record["figures"]
+    assert bool(list(folder.glob("sheets/*.png"))) == (stage != "joint")
+    assert weights_of(folder)
+
+
+@pytest.mark.usefixtures("finished")
+def test_latents_have_mean_0_and_variance_1(data, cache):
+    latents = [np.load(path) for path in pack(data, cache, SIDE).folder.glob("latents-*.npy")]
+    assert [latent.shape for latent in latents] == [(48, 4, 4, 4)]
+    np.testing.assert_allclose(latents[0].astype(float).std((0, 2, 3)), 1, atol=0.25)
+    np.testing.assert_allclose(latents[0].astype(float).mean((0, 2, 3)), 0, atol=0.25)
+
+
+@torch.no_grad()
+def test_standardizing_changes_no_picture():
+    torch.manual_seed(0)
+    vae = make_vae(channels=(8, 8, 16, 16), size=SIDE).eval()
+    pictures = torch.randn(2, 3, SIDE, SIDE)
+    before = vae.encode(pictures).latent_dist
+    mean, std = torch.tensor([1.0, -2.0, 0.5, 0.0]), torch.tensor([0.5, 2.0, 1.0, 3.0])
+    decoded = vae.decode(before.mode()).sample
+    standardize(vae, mean, std)
+    after = vae.encode(pictures).latent_dist
+    shaped = mean[:, None, None], std[:, None, None]
+    torch.testing.assert_close(after.mode(), (before.mode() - shaped[0]) / shaped[1], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(after.std, before.std / shaped[1], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(vae.decode(after.mode()).sample, decoded, rtol=1e-3, atol=1e-4)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stage", RECIPES)
+def test_a_killed_run_goes_on_exactly_where_it_was(finished, data, cache, tmp_path, stage):
+    runs, records = finished
+    for earlier in {"joint", "vae"} - {stage}:
+        (tmp_path / earlier).symlink_to(runs / earlier)
+
+    def kill(step):
+        # After the checkpoint of step 4 and before that of step 8.
+        if step.step >= 4:
+            raise Killed
+
+    with pytest.raises(Killed):
+        stages.run(recipe(stage), data, tmp_path, cache=cache, on_step=kill)
+    with pytest.raises(TrainingError, match="holds a run already"):
+        stages.run(recipe(stage), data, tmp_path, cache=cache)
+    record = stages.run(recipe(stage), data, tmp_path, cache=cache, resume=True)
+    assert weights_of(tmp_path / stage) == weights_of(runs / stage)
+    assert record["figures"] == records[stage]["figures"]
+
+
+def test_time_is_up(finished, data, cache, tmp_path):
+    runs, _ = finished
+    assert stages.run(recipe("vae"), data, tmp_path, cache=cache, minutes=0) == {}
+    assert not (tmp_path / "vae" / "record.json").exists()
+    while not stages.run(recipe("vae"), data, tmp_path, cache=cache, minutes=1e-4, resume=True):
+        pass
+    assert weights_of(tmp_path / "vae") == weights_of(runs / "vae")
+
+
+def test_another_recipe_or_other_data_do_not_resume(data, cache, tmp_path):
+    assert stages.run(recipe("vae"), data, tmp_path, cache=cache, minutes=0) == {}
+    with pytest.raises(TrainingError, match="another recipe"):
+        stages.run(recipe("vae", seed=1), data, tmp_path, cache=cache, resume=True)
+    with pytest.raises(TrainingError, match="another data"):
+        stages.run(recipe("vae"), data[:1], tmp_path, cache=cache, resume=True)
+    (tmp_path / "vae" / "checkpoint.pt").write_bytes(b"nonsense")
+    with pytest.raises(DataError, match="damaged"):
+        stages.run(recipe("vae"), data, tmp_path, cache=cache, resume=True)
+
+
+def test_a_loss_that_is_no_number(data, cache, tmp_path):
+    wild = recipe("vae", optimizer={"rate": 1e30, "warmup": 0, "clip": 0})
+    with pytest.raises(TrainingError, match="at step"):
+        stages.run(wild, data, tmp_path, cache=cache)
+
+
+def test_the_denoiser_needs_the_stages_before_it(data, cache, tmp_path):
+    with pytest.raises(TrainingError, match="vae is not finished"):
+        stages.run(recipe("denoiser"), data, tmp_path, cache=cache)
+
+
+def test_data_that_cannot_be_used(tmp_path, cache):
+    with pytest.raises(DataError, match="no Parquet"):
+        pack([tmp_path], cache, SIDE)
+    with pytest.raises(DataError, match="for judging only"):
+        pack([write(tmp_path / "judged", [900_001])], cache, SIDE)
+    with pytest.raises(DataError, match="nobody"):
+        pack([write(tmp_path / "judges", [100, 105])], cache, SIDE)
+    (tmp_path / "silent").mkdir()
+    silent = [{key: value for key, value in row.items() if key != "captions"} for row in rows([101])]
+    pq.write_table(pa.Table.from_pylist(silent), tmp_path / "silent" / "x.parquet")
+    with pytest.raises(DataError, match="no column captions"):
+        pack([tmp_path / "silent"], cache, SIDE)
+
+
+def test_recipes_that_cannot_be(tmp_path):
+    with pytest.raises(TrainingError, match="Did you mean steps"):
+        StageRecipe.from_dict({"stage": "vae", "step": 3})
+    for wrong in ({}, {"stage": "vae", "precision": "fp8"}, {"stage": "vae", "steps": 0}, {"stage": "vae", "ema": 1.0}):
+        with pytest.raises(TrainingError):
+            StageRecipe.from_dict(wrong)
+    with pytest.raises(TrainingError, match="no stage 'edit'"):
+        stages.run(replace(recipe("vae"), stage="edit"), [], tmp_path)
+    (tmp_path / "broken.yaml").write_text("{")
+    with pytest.raises(DataError):
+        StageRecipe.load(tmp_path / "broken.yaml")
+
+
+def test_the_recipes_of_the_base_are_recipes(pytestconfig):
+    files = sorted((pytestconfig.rootpath / "recipes" / "base").glob("*.yaml"))
+    found = [StageRecipe.load(file) for file in files if "stage" in yaml.safe_load(file.read_text())]
+    assert {recipe.stage for recipe in found} == set(RECIPES)
+
+
+def test_from_the_command_line_to_pictures(data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("IPSE_CACHE", str(tmp_path / "cache"))
+    runs = ["--data", str(data[0]), "--data", str(data[1]), "--out", str(tmp_path / "runs"), "--steps", "2"]
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as end:
+            main([str(argument) for argument in arguments])
+        return end.value.code or 0
+
+    for stage in RECIPES:
+        file = tmp_path / f"{stage}.yaml"
+        file.write_text(yaml.safe_dump({"stage": stage} | SHARED | RECIPES[stage]))
+        assert run("train", "base", stage, file, *runs) == 0
+        assert "M parameters" in capsys.readouterr().out
+    assert run("train", "base", "vae", tmp_path / "joint.yaml", *runs) == 2
+    assert "stage joint" in capsys.readouterr().err
+    assert run("train", "base", "assemble", tmp_path / "base", "--runs", tmp_path / "runs") == 0
+    assert "MB" in capsys.readouterr().out
+    out = tmp_path / "pictures"
+    assert run("generate", "--base", tmp_path / "base", "--prompt", "A man.", "--n", 1, "--steps", 2, "--out", out) == 0
+    assert len(list(out.glob("*.png"))) == 1
