@@ -65,6 +65,10 @@ def test_train_carry_and_export(folder, capsys, monkeypatch):
     assert run("export", out / "tiny.safetensors", "--onnx", "--data", folder / "chips") == 0
     told = capsys.readouterr().out
     assert "largest difference on noise" in told and "mAP" in told and (out / "tiny.onnx").exists()
+    assert run("train", "ship", out, "--to", folder / "networks", "--threshold", 0.5) == 0
+    told = capsys.readouterr().out
+    assert "embedding: largest difference" in told and "tiny.safetensors.json" in told and " MB" in told
+    assert json.loads((folder / "networks" / "tiny.safetensors.json").read_text())["threshold"] == 0.5
 
 
 def test_what_can_go_wrong(folder, capsys):
@@ -74,3 +78,6 @@ def test_what_can_go_wrong(folder, capsys):
     assert run("train", "encoder", folder / "recipe.yaml", "--data", folder / "none", "--out", folder / "r") == 2
     assert "no data folder" in capsys.readouterr().err
     assert run("export", folder / "none.safetensors", "--onnx") == 2
+    capsys.readouterr()
+    assert run("train", "ship", folder) == 2
+    assert "no finished training" in capsys.readouterr().err

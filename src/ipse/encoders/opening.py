@@ -43,7 +43,7 @@ def open_encoder(which: str | Path, threads: int | None = None) -> Encoder:
     if which == DlibFaceEncoder.name:
         return DlibFaceEncoder(threads)
     path = Path(which)
-    if path.suffix not in _FILES:
+    if path.suffix not in _FILES and not path.is_file():
         if str(which) in shipped_names():
             return ShippedEncoder(which, threads)
         raise WeightsError(
