@@ -516,7 +516,7 @@ def balanced_accuracy(chosen: np.ndarray, true: np.ndarray) -> float:
 
 def attributes(evidence: Evidence, setting: Setting) -> None:
     """Add the figures of attributes-world on world people and on UTKFace."""
-    from ipse.training.tasks.attributes import _calibration_error
+    from ipse.training.tasks.attributes import calibration_error
 
     people, path = setting.people or 400, setting.path("attributes-world")
     changes = {"looks": {"count": 1}, "shots": {"count": 3}, "captions": 0, "truth": []}
@@ -549,7 +549,7 @@ def attributes(evidence: Evidence, setting: Setting) -> None:
         if confident:
             chances = np.array([[sure[row][name].chances[value] for value in target.classes] for row in confident])
             labels = true[name][confident].astype(int)
-            calibration[name] = _calibration_error(np.log(np.maximum(chances, 1e-12)), labels)
+            calibration[name] = calibration_error(np.log(np.maximum(chances, 1e-12)), labels)
 
     def accuracy(name: str, sample: np.ndarray) -> float:
         return balanced_accuracy(chosen[name][sample], true[name][sample])
@@ -577,7 +577,7 @@ def attributes(evidence: Evidence, setting: Setting) -> None:
         )  # fmt: skip
     gap = float(np.nanmean(list(calibration.values())))
     evidence.add(
-        "encoders.attributes_world_calibration_error", 100 * gap, "%", n=people,
+        "encoders.attributes_worldcalibration_error", 100 * gap, "%", n=people,
         note="mean over attributes of the gap between confidence and accuracy, 15 bins (Guo et al. 2017)",
     )  # fmt: skip
     if setting.shared:

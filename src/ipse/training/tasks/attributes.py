@@ -211,7 +211,7 @@ class AttributesTask(Task):
             out, true = told[target.name].astype(np.float64), values[target.name]
             if target.classes:
                 temperature = _fit_temperature(out[half], true[half].astype(int))
-                error = _calibration_error(out[rest] / temperature, true[rest].astype(int))
+                error = calibration_error(out[rest] / temperature, true[rest].astype(int))
             else:
                 deviations = (out[:, 0] - true) ** 2 / np.exp(out[:, 1])
                 temperature = float(deviations[half].mean())
@@ -242,8 +242,21 @@ def _fit_temperature(logits: npt.NDArray[np.float64], labels: npt.NDArray[np.int
     return float(np.exp(minimize_scalar(loss, bounds=(-2.5, 2.5), method="bounded").x))
 
 
-def _calibration_error(logits: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> float:
-    """Mean gap between confidence and accuracy over bins of confidence."""
+def calibration_error(logits: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> float:
+    """The expected calibration error: the mean gap between confidence and accuracy, over bins of confidence.
+
+    Parameters
+    ----------
+    logits
+        (N, C).
+    labels
+        (N,) true classes.
+
+    Returns
+    -------
+    float
+        From 0 to 1 (Guo et al., 2017, eq. 3).
+    """
     from scipy.special import softmax
 
     chances = softmax(logits, axis=1)
