@@ -60,7 +60,7 @@ def test_what_a_base_says_of_itself(base):
 
 def test_plain_diffusers_makes_the_same_picture(base, folder):
     (ours,) = base.generate(PROMPT, seed=3, steps=4, guidance=2.0)
-    plain = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    plain = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
     theirs = plain(
         PROMPT, num_inference_steps=4, guidance_scale=2.0, generator=torch.Generator().manual_seed(3), output_type="np"
     ).images[0]
@@ -86,7 +86,7 @@ def test_the_prompt_counts(base):
 
 def test_the_fingerprint_is_of_the_weights(base, copy):
     assert load_base(copy, device="cpu").fingerprint == base.fingerprint
-    unet = UNet2DConditionModel.from_pretrained(copy / "unet", torch_dtype=torch.float32)
+    unet = UNet2DConditionModel.from_pretrained(copy / "unet", dtype=torch.float32)
     before = base.fingerprint
     with torch.no_grad():
         unet.conv_out.bias += 1
@@ -98,7 +98,7 @@ def test_the_fingerprint_is_of_the_weights(base, copy):
 def test_the_joint_encoder_comes_with_the_base(base, runs):
     from transformers import CLIPModel
 
-    stored = CLIPModel.from_pretrained(runs / "joint" / "weights", torch_dtype=torch.float32).state_dict()
+    stored = CLIPModel.from_pretrained(runs / "joint" / "weights", dtype=torch.float32).state_dict()
     ours = base.joint().state_dict()
     assert ours.keys() == stored.keys()
     for name, value in ours.items():

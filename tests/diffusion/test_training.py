@@ -101,6 +101,13 @@ def weights_of(folder):
     return {path.name: path.read_bytes() for path in (folder / "weights").glob("*.safetensors")}
 
 
+def test_the_judge_gets_a_fifth_of_every_group():
+    people = np.arange(1000, 4000)
+    # Balanced data sets go round the 30 groups of age, gender and skin by number.
+    shares = [for_judge(people[people % 30 == group]).mean() for group in range(30)]
+    assert min(shares) > 0.15 and max(shares) < 0.25
+
+
 def test_the_base_never_sees_the_people_of_the_judge(data, cache):
     ours, theirs = pack(data, cache, SIDE), pack(data, cache, SIDE, judge=True)
     assert not for_judge(ours.person).any() and for_judge(theirs.person).all()
@@ -246,7 +253,7 @@ def test_data_that_cannot_be_used(tmp_path, cache):
     with pytest.raises(DataError, match="for judging only"):
         pack([write(tmp_path / "judged", [900_001])], cache, SIDE)
     with pytest.raises(DataError, match="nobody"):
-        pack([write(tmp_path / "judges", [100, 105])], cache, SIDE)
+        pack([write(tmp_path / "judges", [102, 107])], cache, SIDE)
     (tmp_path / "silent").mkdir()
     silent = [{key: value for key, value in row.items() if key != "captions"} for row in rows([101])]
     pq.write_table(pa.Table.from_pylist(silent), tmp_path / "silent" / "x.parquet")

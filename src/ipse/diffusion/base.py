@@ -296,7 +296,7 @@ def load_base(which: str | Path = "world", *, device: str = "", half: bool = Fal
     with _reading(name), _memory(1):
         pipeline = DiffusionPipeline.from_pretrained(
             folder if local else name,
-            torch_dtype=torch.float16 if half else torch.float32,
+            dtype=torch.float16 if half else torch.float32,
             # The other format of weights can hold programs.
             use_safetensors=True,
             **_without_checker(folder) if local else {},

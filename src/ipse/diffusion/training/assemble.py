@@ -45,7 +45,7 @@ def load_stage(runs: str | Path, stage: str) -> nn.Module:
         raise TrainingError(
             f"The stage {stage} is not finished in {runs}.", f"`ipse train base {stage}` with --out {runs} first."
         )
-    return kinds[stage].from_pretrained(folder, torch_dtype=torch.float32)
+    return kinds[stage].from_pretrained(folder, dtype=torch.float32)
 
 
 def assemble(runs: str | Path, out: str | Path, name: str = "world-base") -> dict[str, Any]:
@@ -97,7 +97,7 @@ def assemble(runs: str | Path, out: str | Path, name: str = "world-base") -> dic
         (part / "tokenizer" / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
         projection = {"text_projection.weight": joint.text_projection.weight, "logit_scale": joint.logit_scale}
         save_file({key: value.detach().half().contiguous() for key, value in projection.items()}, part / JOINT)
-        stored = StableDiffusionPipeline.from_pretrained(part, torch_dtype=torch.float32)
+        stored = StableDiffusionPipeline.from_pretrained(part, dtype=torch.float32)
         difference = float(np.abs(_pictures(stored) - exact).mean())
         if not difference < _TOLERANCE:
             raise TrainingError(

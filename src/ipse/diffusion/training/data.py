@@ -29,15 +29,18 @@ from ipse.training.data import JUDGED_FROM
 CAPTIONS = 3
 """Captions kept of a picture; one with fewer has some twice."""
 
-_JUDGE_EVERY = 5
+_JUDGE_SHARE = 0.2
 _CHUNK = 256
 # The largest file that `carry` writes: room for a little more than its pictures below 64 MiB.
 _CARRIED_BYTES = 56 << 20
 
 
 def for_judge(person: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-    """Whether people are kept for the judge, by number: every fifth is, and the base is trained on the others."""
-    return np.asarray(person) % _JUDGE_EVERY == 0
+    """Whether people are kept for the judge, by number: a fifth are, and the base is trained on the others.
+
+    Multiples of the golden ratio spread them, for balanced data sets repeat age, gender and skin every few people.
+    """
+    return np.asarray(person, np.uint64) * np.uint64(2654435769) % np.uint64(2**32) < _JUDGE_SHARE * 2**32
 
 
 @dataclass(frozen=True, eq=False)

@@ -77,8 +77,7 @@ class DenoiserStage(Stage):
         self.tokens = Feed(corpus.tokens, device)
         self.scheduler, self.tokenizer = make_scheduler(), make_tokenizer()
         self.breaks = self.tokenizer.convert_tokens_to_ids([",</w>", ".</w>"])
-        nothing = self.tokenizer("", padding="max_length")["input_ids"]
-        self.nothing = torch.tensor(nothing, device=device)
+        self.nothing = np.array(self.tokenizer("", padding="max_length")["input_ids"])
         self.share = self.scheduler.alphas_cumprod.to(device)
 
     def loss(self, rows: npt.NDArray[np.int64], draw: np.random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
@@ -89,7 +88,7 @@ class DenoiserStage(Stage):
         tokens = self.tokens(stored)[torch.arange(len(rows)), torch.from_numpy(which)].cpu().numpy()
         short = draw.random(len(rows)) < options.short
         tokens[short] = shortened(tokens[short], self.breaks, draw)
-        tokens[draw.random(len(rows)) < options.drop] = self.nothing.cpu().numpy()
+        tokens[draw.random(len(rows)) < options.drop] = self.nothing
         steps = torch.from_numpy(draw.integers(0, len(self.share), len(rows))).to(self.device)
         latents = self.latents(stored).float()
         return self._loss(self.network, latents, torch.from_numpy(tokens).to(self.device), steps)
