@@ -23,6 +23,7 @@ class Verb(NamedTuple):
 
 
 VERBS = {
+    "adapter": Verb("ipse.cli.adapter:adapter", "Look into files of identity adapters, and write them anew."),
     "cluster": Verb("ipse.cli.cluster:cluster", "Sort the faces of photographs into people nobody has named."),
     "demo": Verb("ipse.cli.demo:demo", "See what ipse does, in pictures and a page."),
     "describe": Verb("ipse.cli.describe:describe", "Tell what can be seen of the faces in photographs."),

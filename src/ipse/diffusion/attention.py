@@ -413,17 +413,18 @@ class Capture(Handle):
         self.rows = rows
         self.keep_heads = heads
         self.maps: dict[tuple[int, str], Tensor] = {}
-        self._grids: dict[str, tuple[int, int]] = {}
+        self._calls: dict[tuple[int, str], Call] = {}
 
     def see(self, call: Call, weights: Tensor) -> None:
         """Keep them."""
         kept = weights[self.rows]
         self.maps[call.step, call.layer.name] = kept if self.keep_heads else kept.mean(1)
-        self._grids[call.layer.name] = call.grid
+        self._calls[call.step, call.layer.name] = call
 
     def clear(self) -> None:
         """Forget what was kept."""
         self.maps.clear()
+        self._calls.clear()
 
     def average(self, grid: tuple[int, int], where: Where = EVERYWHERE) -> Tensor:
         """Mean over heads, kept layers and kept steps, as maps over the picture.
@@ -433,7 +434,7 @@ class Capture(Handle):
         grid
             Height H and width W of the maps; smaller feature maps are enlarged bilinearly.
         where
-            Layers and steps to use, among those kept; its `kind` is not looked at.
+            Layers and steps to use, among those kept; all must have the same number of keys.
 
         Returns
         -------
@@ -446,15 +447,14 @@ class Capture(Handle):
             If nothing was kept there.
         """
         total, count = None, 0
-        for (step, name), weights in self.maps.items():
-            size = self._grids[name]
-            layer = Layer(-1, name, True, 0, 0)
-            wanted = Where(None, where.layers, where.steps, where.pixels)
-            if not wanted.covers(layer) or not wanted.now(Call(layer, step, math.nan, size, len(weights))):
+        for place, weights in self.maps.items():
+            call = self._calls[place]
+            if not where.covers(call.layer) or not where.now(call):
                 continue
             mean = weights.mean(1) if self.keep_heads else weights
-            maps = mean.transpose(1, 2).unflatten(2, size)
-            maps = functional.interpolate(maps.float(), grid, mode="bilinear") if size != grid else maps.float()
+            maps = mean.transpose(1, 2).unflatten(2, call.grid).float()
+            if call.grid != grid:
+                maps = functional.interpolate(maps, grid, mode="bilinear")
             total, count = maps if total is None else total + maps, count + 1
         if total is None:
             raise IpseError(
