@@ -33,6 +33,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
+from ipse._files import atomic_write
 from ipse.attributes.lnet_anet import ANet, LNet, LNetANet, cut_squares
 from ipse.catalogue import RESULTS
 from ipse.encoders.backbones import backbone
@@ -535,6 +536,8 @@ LABELED = 100
 """Faces that linear classifiers learn from."""
 EMPTY = 0.15
 """Share of scenes without anybody."""
+TAGGED = "train-00000.parquet"
+"""File of tagged pictures within a folder of data."""
 
 
 def true_boxes(chips: Chips) -> npt.NDArray[np.float64]:
@@ -584,16 +587,16 @@ def scenes_of(chips: Chips, parts: npt.NDArray[np.uint8], rows: npt.NDArray[np.i
     return out, moved
 
 
-def write_tagged(folder: Path, pictures: npt.NDArray[np.uint8], tags: Mapping[str, Any]) -> Path:
-    """Write pictures and tags as data for a training; what was there is replaced."""
+def write_tagged(folder: Path, pictures: npt.NDArray[np.uint8], tags: Mapping[str, Any]) -> None:
+    """Write pictures and tags as data for a training."""
     (folder / "data").mkdir(parents=True, exist_ok=True)
     rows = []
     for i, picture in enumerate(pictures):
         file = io.BytesIO()
         Image.fromarray(picture).save(file, "PNG")
         rows.append({"image": {"bytes": file.getvalue()}, "person": i} | {n: bool(v[i]) for n, v in tags.items()})
-    pq.write_table(pa.Table.from_pylist(rows), folder / "data" / "train-00000.parquet")
-    return folder
+    with atomic_write(folder / "data" / TAGGED) as file:
+        pq.write_table(pa.Table.from_pylist(rows), file)
 
 
 def tag_recipe(setting: Setting, name: str, source: Path, seed: int, steps: int) -> TrainRecipe:
@@ -652,13 +655,13 @@ def lnet(setting: Setting, scenes: Scenes, seed: int) -> LNet:
     folder = setting.folder / "scenes"
     # A tag that does not show is as good as absent: it is what somebody would write beside the picture.
     tags = {tag: np.nan_to_num(values) * scenes.filled for tag, values in scenes.tags.items()}
-    if not (folder / "coarse").exists():
+    if not (folder / "coarse" / "data" / TAGGED).exists():
         write_tagged(folder / "coarse", scenes.pictures, tags)
     coarse = load_network(setting.train(tag_recipe(setting, "lnet-coarse", folder / "coarse", seed, LNET_STEPS)))[0]
     faces, backgrounds = (list(scenes.pictures[mask][:1000]) for mask in (scenes.filled, ~scenes.filled))
     first = LNet([coarse.trunk], 128).fit(faces, backgrounds)
     fine_folder = folder / f"fine-{seed}"
-    if not fine_folder.exists():
+    if not (fine_folder / "data" / TAGGED).exists():
         boxes, _ = first.locate(list(scenes.pictures))
         write_tagged(fine_folder, cut_squares(list(scenes.pictures), boxes, 128, 0.3), tags)
     fine = load_network(setting.train(tag_recipe(setting, "lnet-fine", fine_folder, seed, LNET_FINE_STEPS)))[0]

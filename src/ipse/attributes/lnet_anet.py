@@ -55,16 +55,20 @@ def best_windows(scores: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.int64]
     numpy.ndarray
         (N, 4) left, top, right, bottom in cells, the last two exclusive.
     """
-    count, height, width = scores.shape
-    # (N, H + 1, W + 1) sums of all that is above and to the left, so that every rectangle takes four of them.
-    total = np.zeros((count, height + 1, width + 1))
-    total[:, 1:, 1:] = scores.cumsum(1).cumsum(2)
+    _, height, width = scores.shape
     top, bottom = np.triu_indices(height + 1, 1)
     left, right = np.triu_indices(width + 1, 1)
-    rows = total[:, bottom] - total[:, top]
-    sums = (rows[:, :, right] - rows[:, :, left]).reshape(count, -1)
-    row, column = np.divmod(sums.argmax(1), len(left))
-    return np.stack([left[column], top[row], right[column], bottom[row]], 1)
+    windows = np.empty((len(scores), 4), np.int64)
+    for start in range(0, len(scores), _BATCH):
+        block = scores[start : start + _BATCH]
+        # Sums of all that is above and to the left, so that every rectangle takes four of them.
+        total = np.zeros((len(block), height + 1, width + 1))
+        total[:, 1:, 1:] = block.cumsum(1).cumsum(2)
+        rows = total[:, bottom] - total[:, top]
+        sums = rows[:, :, right] - rows[:, :, left]
+        row, column = np.divmod(sums.reshape(len(block), -1).argmax(1), len(left))
+        windows[start : start + _BATCH] = np.stack([left[column], top[row], right[column], bottom[row]], 1)
+    return windows
 
 
 def cut_squares(pictures: Sequence[Pictures], boxes: Boxes, side: int, around: float) -> Pictures:
