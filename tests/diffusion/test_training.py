@@ -220,8 +220,7 @@ def test_time_is_up(finished, data, cache, tmp_path):
     runs, _ = finished
     assert stages.run(recipe("vae"), data, tmp_path, cache=cache, minutes=0) == {}
     assert not (tmp_path / "vae" / "record.json").exists()
-    while not stages.run(recipe("vae"), data, tmp_path, cache=cache, minutes=1e-4, resume=True):
-        pass
+    assert stages.run(recipe("vae"), data, tmp_path, cache=cache, resume=True)["steps"] == 10
     assert weights_of(tmp_path / "vae") == weights_of(runs / "vae")
 
 

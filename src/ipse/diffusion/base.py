@@ -74,7 +74,7 @@ class Base:
     Attributes
     ----------
     name
-        ``world``, the folder's name or the id of the hub.
+        What its record calls it, or the folder's name, or the id on the hub.
     kind
         One of `KINDS`.
     pipeline
@@ -299,19 +299,12 @@ def load_base(which: str | Path = "world", *, device: str = "", half: bool = Fal
             dtype=torch.float16 if half else torch.float32,
             # The other format of weights can hold programs.
             use_safetensors=True,
-            **_without_checker(folder) if local else {},
         )
         pipeline.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     pipeline.set_progress_bar_config(disable=True)
     record = _record(folder) if local else {}
     kind = kind_of(pipeline, record)
     return Base(record.get("name", folder.name) if local else name, kind, pipeline, folder if local else None, record)
-
-
-def _without_checker(folder: Path) -> dict[str, Any]:
-    """Folders without a safety checker are loaded without a warning about it."""
-    listed = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-    return {"safety_checker": None} if "safety_checker" in listed else {}
 
 
 def _record(folder: Path) -> dict[str, Any]:
