@@ -319,3 +319,26 @@ def test_recipes_that_cannot_be(people, tmp_path):
     (tmp_path / "bad.yaml").write_text("a: [")
     with pytest.raises(DataError, match="not YAML"):
         TrainRecipe.load(tmp_path / "bad.yaml")
+
+
+def test_the_average_forgets_the_untrained_network():
+    from torch.optim.swa_utils import AveragedModel
+
+    from ipse.training.loop import _averaging
+
+    network = torch.nn.BatchNorm1d(3)
+    average = AveragedModel(network, multi_avg_fn=_averaging(0.999), use_buffers=True)
+    with torch.no_grad():
+        network.running_var.fill_(0.001)
+        network.weight.fill_(5.0)
+        network.num_batches_tracked.fill_(400)
+    for _ in range(400):
+        average.update_parameters(network)
+    assert torch.allclose(average.module.running_var, network.running_var, rtol=1e-4)
+    assert torch.allclose(average.module.weight, network.weight)
+    assert average.module.num_batches_tracked == 400
+    # And its memory is long in the end.
+    with torch.no_grad():
+        network.weight.fill_(6.0)
+    average.update_parameters(network)
+    assert average.module.weight.max() < 5.05

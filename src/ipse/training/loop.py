@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 from accelerate import Accelerator
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from ipse._files import atomic_write
 from ipse.encoders.contract import ChipSpec
@@ -71,6 +71,25 @@ class Step:
     rate: float
     speed: float
     figures: Mapping[str, float]
+
+
+def _averaging(ema: float) -> Callable[[Any, Any, Any], None]:
+    """A moving average whose memory is short at first.
+
+    With a long one from the start, a hundredth of the untrained network would stay for thousands of steps: little for
+    weights, but norms begin with a variance of 1, which is large beside variances of thousandths.
+    """
+
+    @torch.no_grad()
+    def average(averages: Any, current: Any, count: Any) -> None:
+        share = 1 - min(ema, (1 + int(count)) / (10 + int(count)))
+        for old, new in zip(averages, current, strict=True):
+            if old.is_floating_point():
+                old.lerp_(new.to(old), share)
+            else:
+                old.copy_(new)
+
+    return average
 
 
 def rate_at(recipe: TrainRecipe, step: int) -> float:
@@ -156,7 +175,7 @@ class _Run:
         # Depthwise filters run twice as fast so, on a CPU too.
         task.network.to(memory_format=torch.channels_last)
         self.augment = Augmentation(recipe.augment)
-        self.average = AveragedModel(task.network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True).to(
+        self.average = AveragedModel(task.network, multi_avg_fn=_averaging(recipe.ema), use_buffers=True).to(
             self.accelerator.device
         )
         self.task, self.optimizer = self.accelerator.prepare(task, _optimizer(recipe, task))
