@@ -58,7 +58,8 @@ class LandmarkNetwork(nn.Module):
 
     It maps (N, 3, H, W) normalized floats to ``points`` (N, 70, 2) in shares of width and height (0 and 1 at the edges
     of the chip), ``visible`` (N, 70) logits, and ``parts`` (N, C, H/4, W/4) logits. Points are the means of heat maps,
-    so they fall between cells (integral regression, Sun et al., 2018).
+    so they fall between cells (integral regression, Sun et al., 2018); in training ``heat``, the logarithms of these
+    maps (N, 70, H/4, W/4), is told as well.
 
     Parameters
     ----------
@@ -97,11 +98,19 @@ class LandmarkNetwork(nn.Module):
         fine = self.join_quarter(quarter + up)
         heat = self.heat(fine)
         height, width = heat.shape[2:]
-        chances = heat.float().flatten(2).softmax(2).unflatten(2, (height, width))
+        logarithms = heat.float().flatten(2).log_softmax(2).unflatten(2, (height, width))
+        chances = logarithms.exp()
         columns = (torch.arange(width, device=x.device) + 0.5) / width
         rows = (torch.arange(height, device=x.device) + 0.5) / height
         points = torch.stack([(chances.sum(2) * columns).sum(2), (chances.sum(3) * rows).sum(2)], 2)
-        return {"points": points, "visible": self.visible(sixteenth.mean((2, 3))), "parts": self.parts(fine)}
+        told = {"points": points, "visible": self.visible(sixteenth.mean((2, 3))), "parts": self.parts(fine)}
+        return told | {"heat": logarithms} if self.training else told
+
+
+def _bells(places: torch.Tensor, cells: int) -> torch.Tensor:
+    """(..., cells) chances of a normal distribution one cell wide around (...) places from 0 to 1."""
+    middles = (torch.arange(cells, device=places.device) + 0.5) / cells
+    return (-(((places[..., None] - middles) * cells) ** 2) / 2).softmax(-1)
 
 
 class LandmarksTask(Task):
@@ -142,7 +151,7 @@ class LandmarksTask(Task):
         return {"dense": points, "visible": visible, "parts": parts.round().to(torch.uint8)}
 
     def forward(self, pixels: torch.Tensor, targets: Targets) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """L1 of points in pixels, cross-entropy of visibility and of parts."""
+        """L1 of points in pixels; cross-entropy of their heat maps, of visibility and of parts."""
         told = self.network(pixels)
         true = (targets["dense"] + 0.5) / self.sides
         inside = ((true > -0.02) & (true < 1.02)).all(2)
@@ -150,11 +159,16 @@ class LandmarksTask(Task):
         # A point that is hidden is guessed from the others, which teaches less about what it looks like.
         weights = inside * (0.3 + 0.7 * targets["visible"])
         points = (errors * weights).sum() / weights.sum().clamp(min=1)
+        # The mean alone lets heat be wide, and its tails shake the point; a bell of one cell around the truth does not
+        # (Nibali et al., 2018, section 3.3).
+        columns, rows = (_bells(true[..., axis], told["heat"].shape[3 - axis]) for axis in (0, 1))
+        surprise = -torch.einsum("npy,npx,npyx->np", rows, columns, told["heat"])
+        heat = (surprise * weights).sum() / weights.sum().clamp(min=1)
         visible = functional.binary_cross_entropy_with_logits(told["visible"].float(), targets["visible"].float())
         small = targets["parts"][:, _CELL // 2 :: _CELL, _CELL // 2 :: _CELL].long()
         parts = functional.cross_entropy(told["parts"].float(), small)
-        logs = {"points": points.detach(), "visible": visible.detach(), "parts": parts.detach()}
-        return points + visible + parts, logs
+        logs = {"points": points, "heat": heat, "visible": visible, "parts": parts}
+        return points + heat + visible + parts, {name: value.detach() for name, value in logs.items()}
 
     def judge(self, network: nn.Module, chips: Chips, run: Run) -> dict[str, float]:
         """Mean error of visible points over the distance of the outer corners of the eyes; agreement of the rest."""
