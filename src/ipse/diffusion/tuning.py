@@ -252,6 +252,10 @@ def add_lora(
         config = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(targets), init_lora_weights="gaussian")
         inject_adapter_in_model(config, network, adapter_name=name)
     layers = _lora_layers(network, name).values()
+    for layer in layers:
+        # peft leaves only the newest on.
+        layer.set_adapter(list(layer.lora_A))
+    network.requires_grad_(False)
     parameters = [layer[name].weight for module in layers for layer in (module.lora_A, module.lora_B)]
     for parameter in parameters:
         parameter.requires_grad_(True)
