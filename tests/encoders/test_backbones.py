@@ -24,6 +24,7 @@ SMALL = {
     "resnet50": {"width": 0.125},
     "resnet50_ibn_a": {"width": 0.125},
     "resnet50_ibn_b": {"width": 0.125},
+    "iresnet": {"depths": (1, 1, 1, 1), "width": 0.125, "stem": 2, "size": (64, 32)},
     "iresnet18": {"width": 0.125, "size": (64, 32)},
     "iresnet50": {"width": 0.125, "size": (64, 32)},
     "iresnet100": {"width": 0.125, "size": (64, 32)},

@@ -321,6 +321,22 @@ def test_recipes_that_cannot_be(people, tmp_path):
         TrainRecipe.load(tmp_path / "bad.yaml")
 
 
+def test_norms_stand_still_in_the_end(people, tmp_path):
+    moved = {}
+
+    def look(step):
+        state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["task"]
+        moved[step.step] = torch.cat([v.flatten() for k, v in state.items() if k.endswith("running_var")])
+
+    train(recipe(people, still=4, save_every=1), tmp_path / "run", cache=tmp_path / "packs", on_step=look)
+    steps = sorted(moved)
+    assert steps[-1] == 12 and {8, 9, 12} <= set(steps)
+    assert not torch.equal(moved[7], moved[8])
+    assert torch.equal(moved[8], moved[9]) and torch.equal(moved[8], moved[12])
+    with pytest.raises(TrainingError, match="still"):
+        recipe(people, still=12)
+
+
 def test_the_average_forgets_the_untrained_network():
     from torch.optim.swa_utils import AveragedModel
 

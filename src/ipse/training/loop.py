@@ -247,6 +247,10 @@ class _Run:
     def _one_step(self) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         recipe, accelerator = self.recipe, self.accelerator
         self.task.train()
+        if self.step >= recipe.steps - recipe.still:
+            for module in self.plain.network.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
         total, told = [], []
         for turn in range(recipe.accumulate):
             number = self.step * recipe.accumulate + turn
@@ -481,4 +485,5 @@ def with_steps(recipe: TrainRecipe, steps: int | None) -> TrainRecipe:
     if steps is None or steps == recipe.steps:
         return recipe
     warmup = max(1, round(recipe.optimizer.warmup * steps / recipe.steps)) if recipe.optimizer.warmup else 0
-    return replace(recipe, steps=steps, optimizer=replace(recipe.optimizer, warmup=warmup))
+    still = recipe.still * steps // recipe.steps
+    return replace(recipe, steps=steps, still=still, optimizer=replace(recipe.optimizer, warmup=warmup))

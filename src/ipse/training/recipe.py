@@ -123,6 +123,10 @@ class TrainRecipe:
         ``no``, ``bf16`` or ``fp16``.
     accumulate
         Batches per step.
+    still
+        The last so many steps keep the statistics of batch norms as they are, as the finished network does. What is
+        rare in pictures, such as a bright red hat, is tamed in training by the batch that it is in; without it, it can
+        grow from layer to layer until nothing else is left in the embedding.
     evaluate_every, save_every
         Steps between judgments, and between checkpoints.
     """
@@ -147,6 +151,7 @@ class TrainRecipe:
     ema: float = 0.999
     precision: str = "no"
     accumulate: int = 1
+    still: int = 0
     evaluate_every: int = 500
     save_every: int = 250
 
@@ -166,6 +171,10 @@ class TrainRecipe:
                 f"The recipe's losses are {', '.join(self.losses) or 'none'}, its earlier network {self.earlier!r}.",
                 "The loss harmonic and the key `earlier`, which names a network's file, need each other.",
             )
+        if isinstance(self.still, bool) or not isinstance(self.still, int) or not 0 <= self.still < self.steps:
+            raise TrainingError(
+                f"The recipe's still is {self.still!r}; it must be a whole number from 0 to below its {self.steps} steps."
+            )
         if not 0 <= self.ema < 1:
             raise TrainingError(f"The recipe's ema is {self.ema}; it must be from 0 to below 1.")
         if not 0 <= self.data.holdout < 1:
@@ -181,6 +190,8 @@ class TrainRecipe:
         plain = self.to_dict()
         # Which network it was, the checkpoint knows: it holds its weights.
         del plain["earlier"]
+        if not self.still:
+            del plain["still"]
         plain["data"] = {key: plain["data"][key] for key in ("holdout", "group")}
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
