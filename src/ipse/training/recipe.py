@@ -173,7 +173,7 @@ class TrainRecipe:
             )
         if isinstance(self.still, bool) or not isinstance(self.still, int) or not 0 <= self.still < self.steps:
             raise TrainingError(
-                f"The recipe's still is {self.still!r}; it must be a whole number from 0 to below its {self.steps} steps."
+                f"The recipe's still is {self.still!r}.", f"Give a whole number from 0 to below its {self.steps} steps."
             )
         if not 0 <= self.ema < 1:
             raise TrainingError(f"The recipe's ema is {self.ema}; it must be from 0 to below 1.")
