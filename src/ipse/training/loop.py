@@ -485,5 +485,6 @@ def with_steps(recipe: TrainRecipe, steps: int | None) -> TrainRecipe:
     if steps is None or steps == recipe.steps:
         return recipe
     warmup = max(1, round(recipe.optimizer.warmup * steps / recipe.steps)) if recipe.optimizer.warmup else 0
-    still = recipe.still * steps // recipe.steps
-    return replace(recipe, steps=steps, still=still, optimizer=replace(recipe.optimizer, warmup=warmup))
+    # The stages of the base are trained by recipes of their own, which have no such end.
+    end = {"still": recipe.still * steps // recipe.steps} if isinstance(recipe, TrainRecipe) else {}
+    return replace(recipe, steps=steps, **end, optimizer=replace(recipe.optimizer, warmup=warmup))
