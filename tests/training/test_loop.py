@@ -340,10 +340,10 @@ def test_norms_stand_still_in_the_end(people, tmp_path):
 def test_the_average_forgets_the_untrained_network():
     from torch.optim.swa_utils import AveragedModel
 
-    from ipse.training.loop import _averaging
+    from ipse.training.loop import averaging
 
     network = torch.nn.BatchNorm1d(3)
-    average = AveragedModel(network, multi_avg_fn=_averaging(0.999), use_buffers=True)
+    average = AveragedModel(network, multi_avg_fn=averaging(0.999), use_buffers=True)
     with torch.no_grad():
         network.running_var.fill_(0.001)
         network.weight.fill_(5.0)

@@ -73,7 +73,7 @@ class Step:
     figures: Mapping[str, float]
 
 
-def _averaging(ema: float) -> Callable[[Any, Any, Any], None]:
+def averaging(ema: float) -> Callable[[Any, Any, Any], None]:
     """A moving average whose memory is short at first.
 
     With a long one from the start, a hundredth of the untrained network would stay for thousands of steps: little for
@@ -175,7 +175,7 @@ class _Run:
         # Depthwise filters run twice as fast so, on a CPU too.
         task.network.to(memory_format=torch.channels_last)
         self.augment = Augmentation(recipe.augment)
-        self.average = AveragedModel(task.network, multi_avg_fn=_averaging(recipe.ema), use_buffers=True).to(
+        self.average = AveragedModel(task.network, multi_avg_fn=averaging(recipe.ema), use_buffers=True).to(
             self.accelerator.device
         )
         self.task, self.optimizer = self.accelerator.prepare(task, _optimizer(recipe, task))

@@ -204,10 +204,10 @@ class TrainRecipe:
         TrainingError
             For unknown keys, naming the nearest known one, or values that cannot be.
         """
-        given = dict(_known(cls, data, "The recipe"))
+        given = dict(known_keys(cls, data, "The recipe"))
         for name, kind in (("data", DataPlan), ("cut", Cut), ("batch", BatchPlan), ("optimizer", OptimizerPlan)):
             if name in given:
-                given[name] = kind(**_known(kind, given[name], f"The recipe's {name}"))
+                given[name] = kind(**known_keys(kind, given[name], f"The recipe's {name}"))
         return cls(**given)
 
     @classmethod
@@ -221,20 +221,29 @@ class TrainRecipe:
         TrainingError
             As `from_dict`.
         """
-        import yaml
-
-        try:
-            data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise DataError(f"The recipe {path} cannot be read: {error.strerror}.", "Name a YAML file.") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise DataError(
-                f"The recipe {path} is not YAML: {error}.", "See recipes/encoders/ for examples."
-            ) from error
-        return cls.from_dict({} if data is None else data)
+        return cls.from_dict(read_recipe(path, "recipes/encoders/"))
 
 
-def _known(kind: type, data: Any, where: str) -> Mapping[str, Any]:
+def read_recipe(path: str | Path, examples: str) -> Any:
+    """What a YAML file holds; an empty one holds no keys.
+
+    Raises
+    ------
+    DataError
+        For a file that cannot be read or is not YAML; names the folder of examples.
+    """
+    import yaml
+
+    try:
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"The recipe {path} cannot be read: {error.strerror}.", "Name a YAML file.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(f"The recipe {path} is not YAML: {error}.", f"See {examples} for examples.") from error
+    return {} if data is None else data
+
+
+def known_keys(kind: type, data: Any, where: str) -> Mapping[str, Any]:
     """Check the keys and the simple types of a section."""
     if not isinstance(data, Mapping):
         raise TrainingError(f"{where} is {data!r}; it must be a mapping of keys.")

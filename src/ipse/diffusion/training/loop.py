@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from ipse._files import atomic_write
 from ipse.diffusion.training.data import Corpus
@@ -28,7 +28,7 @@ from ipse.diffusion.training.recipe import StageRecipe
 from ipse.errors import DataError, TrainingError
 from ipse.images import save_png
 from ipse.measure.evidence import machine, versions
-from ipse.training.loop import Step, _optimizer, _Writing, rate_at
+from ipse.training.loop import Step, _optimizer, _Writing, averaging, rate_at
 from ipse.training.samplers import Sampler, ShuffledSampler
 
 # Losses are fetched from the device and looked at every so many steps.
@@ -175,7 +175,7 @@ class _Run:
         torch.manual_seed(recipe.seed)
         self.stage = make(recipe, corpus, self.device)
         self.network = self.stage.network.to(self.device, memory_format=torch.channels_last)
-        self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema))
+        self.average = AveragedModel(self.network, multi_avg_fn=averaging(recipe.ema))
         self.optimizer = _optimizer(recipe, self.network)
         self.step, self.seconds, self.figures = 0, 0.0, {}
         if resume:

@@ -10,10 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-import yaml
-
-from ipse.errors import DataError, TrainingError
-from ipse.training.recipe import OptimizerPlan, _known
+from ipse.errors import TrainingError
+from ipse.training.recipe import OptimizerPlan, known_keys, read_recipe
 
 T = TypeVar("T")
 
@@ -89,11 +87,13 @@ class StageRecipe:
         TrainingError
             For unknown keys, naming the nearest known one, or values that cannot be.
         """
-        given = dict(_known(cls, data, "The recipe"))
+        given = dict(known_keys(cls, data, "The recipe"))
         if "stage" not in given:
             raise TrainingError("The recipe names no stage.", "See recipes/base/ for examples.")
         if "optimizer" in given:
-            given["optimizer"] = OptimizerPlan(**_known(OptimizerPlan, given["optimizer"], "The recipe's optimizer"))
+            given["optimizer"] = OptimizerPlan(
+                **known_keys(OptimizerPlan, given["optimizer"], "The recipe's optimizer")
+            )
         return cls(**given)
 
     @classmethod
@@ -107,13 +107,9 @@ class StageRecipe:
         TrainingError
             As `from_dict`.
         """
-        try:
-            data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise DataError(f"The recipe {path} cannot be read: {error}.", "See recipes/base/ for examples.") from error
-        return cls.from_dict({} if data is None else data)
+        return cls.from_dict(read_recipe(path, "recipes/base/"))
 
 
 def options_of(kind: type[T], recipe: StageRecipe) -> T:
     """The options of a stage as its dataclass, unknown keys refused."""
-    return kind(**_known(kind, recipe.options, f"The options of the stage {recipe.stage}"))
+    return kind(**known_keys(kind, recipe.options, f"The options of the stage {recipe.stage}"))
