@@ -178,7 +178,7 @@ class _Run:
         self.average = AveragedModel(task.network, multi_avg_fn=averaging(recipe.ema), use_buffers=True).to(
             self.accelerator.device
         )
-        self.task, self.optimizer = self.accelerator.prepare(task, _optimizer(recipe, task))
+        self.task, self.optimizer = self.accelerator.prepare(task, optimizer_of(recipe, task))
         self.plain: Task = self.accelerator.unwrap_model(self.task)
         self.step, self.figures, self.seconds = 0, {}, 0.0
         if resume:
@@ -327,27 +327,12 @@ class _Run:
         }
 
     def _save(self) -> None:
-        # By way of memory: torch hides what the operating system says about the file.
-        content = io.BytesIO()
-        torch.save(self._state(), content)
-        with self._writing(), atomic_write(self.checkpoint) as file:
-            file.write(content.getbuffer())
+        with self._writing():
+            save_state(self.checkpoint, self._state())
 
     def _restore(self) -> None:
-        try:
-            state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch has no one error for a damaged file
-            raise DataError(f"{self.checkpoint} is damaged: {error}.", "Start the run anew.") from error
-        for name, ours in (
-            ("recipe", self.recipe.fingerprint),
-            ("data", self.chips.fingerprint),
-            ("processes", self.accelerator.num_processes),
-        ):
-            if state[name] != ours:
-                raise TrainingError(
-                    f"The checkpoint of {self.out} has another {name}: {state[name]!s:.16}, not {ours!s:.16}.",
-                    "Resume with what the run was started with, or start a new one in another folder.",
-                )
+        ours = {"recipe": self.recipe.fingerprint, "data": self.chips.fingerprint}
+        state = read_state(self.checkpoint, ours | {"processes": self.accelerator.num_processes})
         self.plain.load_state_dict(state["task"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -371,7 +356,7 @@ class _Run:
                 file.write(json.dumps(line) + "\n")
 
     def _writing(self) -> Any:
-        return _Writing(self.out, self.checkpoint)
+        return Writing(self.out, self.checkpoint)
 
     def _finish(self) -> dict[str, Any]:
         recipe = self.recipe
@@ -429,7 +414,7 @@ class _Run:
         return record
 
 
-class _Writing:
+class Writing:
     """Turns what the operating system says about the folder into what the user can do."""
 
     def __init__(self, folder: Path, checkpoint: Path) -> None:
@@ -468,7 +453,8 @@ class _Feed:
         return pictures.permute(0, 3, 1, 2).float() / 255
 
 
-def _optimizer(recipe: TrainRecipe, task: Task) -> torch.optim.Optimizer:
+def optimizer_of(recipe: TrainRecipe, task: Task) -> torch.optim.Optimizer:
+    """The optimizer of a recipe over what is trained; matrices and filters decay, norms and biases do not."""
     plan = recipe.optimizer
     trained = [p for p in task.parameters() if p.requires_grad]
     groups = [
@@ -478,6 +464,45 @@ def _optimizer(recipe: TrainRecipe, task: Task) -> torch.optim.Optimizer:
     if plan.kind == "sgd":
         return torch.optim.SGD(groups, lr=plan.rate, momentum=0.9)
     return torch.optim.AdamW(groups, lr=plan.rate)
+
+
+def save_state(checkpoint: Path, state: Mapping[str, Any]) -> None:
+    """Write a checkpoint, whole or not at all; raises `OSError`."""
+    # By way of memory: torch hides what the operating system says about the file.
+    content = io.BytesIO()
+    torch.save(dict(state), content)
+    with atomic_write(checkpoint) as file:
+        file.write(content.getbuffer())
+
+
+def read_state(checkpoint: Path, ours: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint holds.
+
+    Parameters
+    ----------
+    checkpoint
+        The file.
+    ours
+        What must be the same in it, by name.
+
+    Raises
+    ------
+    DataError
+        If the file is damaged.
+    TrainingError
+        If it belongs to another run.
+    """
+    try:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch has no one error for a damaged file
+        raise DataError(f"{checkpoint} is damaged: {error}.", "Start the run anew.") from error
+    for name, wanted in ours.items():
+        if state[name] != wanted:
+            raise TrainingError(
+                f"The checkpoint of {checkpoint.parent} has another {name}: {state[name]!s:.16}, not {wanted!s:.16}.",
+                "Resume with what the run was started with, or start a new one in another folder.",
+            )
+    return state
 
 
 def with_steps(recipe: TrainRecipe, steps: int | None) -> TrainRecipe:

@@ -7,7 +7,6 @@ number of the step, so the state of a run is its weights, their average, its opt
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import time
 from abc import ABC, abstractmethod
@@ -25,10 +24,10 @@ from torch.optim.swa_utils import AveragedModel
 from ipse._files import atomic_write
 from ipse.diffusion.training.data import Corpus
 from ipse.diffusion.training.recipe import StageRecipe
-from ipse.errors import DataError, TrainingError
+from ipse.errors import TrainingError
 from ipse.images import save_png
 from ipse.measure.evidence import machine, versions
-from ipse.training.loop import Step, _optimizer, _Writing, averaging, rate_at
+from ipse.training.loop import Step, Writing, averaging, optimizer_of, rate_at, read_state, save_state
 from ipse.training.samplers import Sampler, ShuffledSampler
 
 # Losses are fetched from the device and looked at every so many steps.
@@ -176,7 +175,7 @@ class _Run:
         self.stage = make(recipe, corpus, self.device)
         self.network = self.stage.network.to(self.device, memory_format=torch.channels_last)
         self.average = AveragedModel(self.network, multi_avg_fn=averaging(recipe.ema))
-        self.optimizer = _optimizer(recipe, self.network)
+        self.optimizer = optimizer_of(recipe, self.network)
         self.step, self.seconds, self.figures = 0, 0.0, {}
         if resume:
             self._restore()
@@ -253,8 +252,8 @@ class _Run:
         if sheet is not None:
             save_png(sheet, self.out / "sheets" / f"{self.step:07d}.png", {"step": str(self.step)})
 
-    def _writing(self) -> _Writing:
-        return _Writing(self.out, self.checkpoint)
+    def _writing(self) -> Writing:
+        return Writing(self.out, self.checkpoint)
 
     def _log(self, loss: float, parts: Mapping[str, float], speed: float, looked: bool) -> None:
         line = {"step": self.step, "loss": loss, "parts": dict(parts), "pictures_per_second": round(speed, 1)}
@@ -275,23 +274,12 @@ class _Run:
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        # By way of memory: torch hides what the operating system says about the file.
-        content = io.BytesIO()
-        torch.save(state, content)
-        with self._writing(), atomic_write(self.checkpoint) as file:
-            file.write(content.getbuffer())
+        with self._writing():
+            save_state(self.checkpoint, state)
 
     def _restore(self) -> None:
-        try:
-            state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch has no one error for a damaged file
-            raise DataError(f"{self.checkpoint} is damaged: {error}.", "Start the run anew.") from error
-        for name, ours in (("recipe", self.recipe.fingerprint), ("data", self.corpus.fingerprint)):
-            if state[name] != ours:
-                raise TrainingError(
-                    f"The checkpoint of {self.out} has another {name}: {state[name]:.16}, not {ours:.16}.",
-                    "Resume with what the run was started with, or start a new one in another folder.",
-                )
+        ours = {"recipe": self.recipe.fingerprint, "data": self.corpus.fingerprint}
+        state = read_state(self.checkpoint, ours)
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
