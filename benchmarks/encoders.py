@@ -577,7 +577,7 @@ def attributes(evidence: Evidence, setting: Setting) -> None:
         )  # fmt: skip
     gap = float(np.nanmean(list(calibration.values())))
     evidence.add(
-        "encoders.attributes_worldcalibration_error", 100 * gap, "%", n=people,
+        "encoders.attributes_world_calibration_error", 100 * gap, "%", n=people,
         note="mean over attributes of the gap between confidence and accuracy, 15 bins (Guo et al. 2017)",
     )  # fmt: skip
     if setting.shared:

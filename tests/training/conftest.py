@@ -62,6 +62,9 @@ def rows(people=6, looks=2, shots=2, start=100):
                         {"number": person, "age": 20 + person % 40, "shape": {"nose": color[0]} if person % 2 else {}}
                         | {"iris": {"name": "brown", "rgb": [0.5, 0.2, color[1]]}, "skin": {"moles": [{"u": 0.5}]}}
                     ),
+                    "shot_json": json.dumps(
+                        {"mood": "smile", "expression": {"jawOpen": 0.5} if shot else {}, "head": {"yaw": middle[0]}}
+                    ),
                 }
 
 

@@ -101,6 +101,18 @@ def test_traits_are_what_differs_among_people(tmp_path, people):
     assert np.array_equal(again.traits(who)[1], values)
 
 
+def test_circumstances_are_what_differs_among_pictures(tmp_path, people):
+    chips = pack(people, Cut("whole", (48, 48)), tmp_path)
+    names, values = chips.circumstances()
+    assert names == ["expression.jawOpen", "head.yaw"] and values.shape == (24, 2)
+    assert set(values[:, 0].round(3).tolist()) == {-1.0, 1.0}  # in every other picture
+    table = pq.read_table(people / "data" / "train-00000.parquet")
+    (tmp_path / "bare").mkdir()
+    pq.write_table(table.drop_columns(["shot_json"]), tmp_path / "bare" / "a.parquet")
+    with pytest.raises(DataError, match="shot_json"):
+        pack(tmp_path / "bare", Cut("whole", (48, 48)), tmp_path).circumstances()
+
+
 def test_carried_chips_are_small_and_train_alike(tmp_path, people):
     cut = Cut("face_box", (32, 32), parts=True)
     files = carry(people, cut, tmp_path / "carried")

@@ -222,8 +222,8 @@ def test_the_loss_falls(finished, people, tmp_path):
     assert losses[-1] < 0.7 * losses[0]
 
 
-def test_attributes(people, tmp_path):
-    plan = recipe(
+def telling(people, losses):
+    return recipe(
         people,
         name="attributes",
         task="attributes",
@@ -233,7 +233,7 @@ def test_attributes(people, tmp_path):
         batch={"size": 8},
         augment={"color": {"hue": 0.0}},
         network={**IDENTITY["network"], "dim": 32},
-        losses={},
+        losses=losses,
         targets={
             "glasses": {"classes": ["none", "worn"], "otherwise": "worn"},
             "mask": {"column": "mask", "classes": ["no", "yes"]},
@@ -242,6 +242,10 @@ def test_attributes(people, tmp_path):
         optimizer={"rate": 0.01, "warmup": 5},
         ema=0.8,
     )
+
+
+def test_attributes(people, tmp_path):
+    plan = telling(people, {})
     record = train(plan, tmp_path / "run", cache=tmp_path / "cache")
     figures = record["figures"]
     assert figures["glasses.balanced_accuracy"] > 0.7
@@ -254,6 +258,17 @@ def test_attributes(people, tmp_path):
     assert float(network.temperatures["glasses"]) != 1
     with pytest.raises(WeightsError, match="not an encoder"):
         TrainedEncoder(tmp_path / "run" / "attributes.safetensors")
+
+
+def test_attributes_are_told_by_the_numbers_behind_them_too(people, tmp_path):
+    traits = []
+    plan = telling(people, {"traits": {"weight": 5.0}})
+    record = train(
+        plan, tmp_path / "run", cache=tmp_path / "cache", on_step=lambda step: traits.append(step.parts["traits"])
+    )
+    assert traits[-1] < traits[0] - 0.1  # a color and a place are seen
+    network, _ = load_network(tmp_path / "run" / record["weights"])
+    assert set(network(torch.zeros(2, 3, 32, 32))) == {"glasses", "mask", "age"}
 
 
 def test_landmarks(people, tmp_path):
@@ -291,6 +306,9 @@ def test_the_schedule_rises_and_falls():
     assert all(a >= b for a, b in pairwise(rates[10:]))
 
 
+TELLING = {"task": "attributes", "targets": {"mask": {"column": "mask", "classes": ["no", "yes"]}}}
+
+
 def test_recipes_that_cannot_be(people, tmp_path):
     for changes, message in (
         ({"stepz": 3}, "Did you mean steps"),
@@ -312,6 +330,8 @@ def test_recipes_that_cannot_be(people, tmp_path):
         ({"task": "attributes"}, "no targets"),
         ({"task": "attributes", "targets": {"hat": {"classes": ["cap", "none"]}}}, "No picture of the data shows hat"),
         ({"task": "attributes", "targets": {"glasses": {"classes": ["none", "round", "cat"]}}}, "as cat"),
+        (TELLING | {"losses": {"triplet": {}}}, "none but `traits`"),
+        (TELLING | {"losses": {"traits": {}}, "augment": {"geometry": {"flip": 0.5}}}, "left from right"),
         ({"task": "landmarks"}, "parts: true"),
     ):
         with pytest.raises(TrainingError, match=message):

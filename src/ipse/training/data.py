@@ -41,7 +41,7 @@ CUTS = ("whole", "face_box", *TEMPLATES)
 _POINTS = ("five", "dense")
 _FLAGS = ("five_visible", "dense_visible")
 _UNREAD = {
-    *("captions", "look_json", "shot_json", "world_version"),
+    *("captions", "look_json", "world_version"),
     *("keypoints", "keypoints_visible", "body_box", "intrinsics", "extrinsics", "depth", "normals", "uv"),
 }
 _MARKET = re.compile(r"(-?\d+)_c(\d+)")
@@ -168,15 +168,29 @@ class Chips:
                 "The data does not say what all of its people are made from.",
                 "`ipse world dataset` writes it as `person_json`; leave the loss `traits` out for other data.",
             )
-        rows = [dict(_numbers(json.loads(known[int(who)]))) for who in people]
-        names = sorted({name for row in rows for name in row} - {"number"})
-        # What a person's text leaves out is at its rest, which is 0 for the changes of shape.
-        values = np.array([[row.get(name, 0.0) for name in names] for row in rows], np.float32)
-        spread = values.std(0)
-        kept = spread > 1e-4
-        return [name for name, keep in zip(names, kept, strict=True) if keep], (
-            (values - values.mean(0))[:, kept] / spread[kept]
-        )
+        return _standardized([known[int(who)] for who in people])
+
+    def circumstances(self) -> tuple[list[str], npt.NDArray[np.float32]]:
+        """The numbers that pictures of the world were taken by: expression, pose, camera and light.
+
+        Returns
+        -------
+        tuple
+            Names of T numbers that differ among these chips, as dotted paths of `ipse.world.Shot`, and (N, T) values
+            standardized over them.
+
+        Raises
+        ------
+        DataError
+            If the data does not say how they were taken.
+        """
+        texts = self.column("shot_json").tolist()
+        if None in texts:
+            raise DataError(
+                "The data does not say how all of its pictures were taken.",
+                "`ipse world dataset` writes it as `shot_json`; leave the loss `traits` out for other data.",
+            )
+        return _standardized(texts)
 
     def split(self, holdout: float) -> tuple[Chips, Chips]:
         """Parts for training and for judging, of different people: the last ones by number are held out."""
@@ -188,6 +202,19 @@ class Chips:
             )
         out = np.isin(self.column("person"), people[len(people) - count :])
         return self.choose(np.flatnonzero(~out)), self.choose(np.flatnonzero(out))
+
+
+def _standardized(texts: Sequence[str]) -> tuple[list[str], npt.NDArray[np.float32]]:
+    """Names of the numbers that differ among JSON texts, and their values with mean 0 and deviation 1."""
+    rows = [dict(_numbers(json.loads(text))) for text in texts]
+    names = sorted({name for row in rows for name in row} - {"number", "background.seed"})
+    # What a text leaves out is at its rest, which is 0 for changes of shape and for expressions.
+    values = np.array([[row.get(name, 0.0) for name in names] for row in rows], np.float32)
+    spread = values.std(0)
+    kept = spread > 1e-4
+    return [name for name, keep in zip(names, kept, strict=True) if keep], (
+        (values - values.mean(0))[:, kept] / spread[kept]
+    )
 
 
 def _numbers(value: Any, path: str = "") -> Iterator[tuple[str, float]]:

@@ -337,7 +337,8 @@ class Traits(nn.Module):
 
     def __init__(self, dim: int, table: torch.Tensor) -> None:
         super().__init__()
-        self.register_buffer("table", table)
+        # The data tell it again: no checkpoint needs to hold it.
+        self.register_buffer("table", table, persistent=False)
         self.head = nn.Linear(dim, table.shape[1])
         self.certainty = nn.Parameter(torch.full((table.shape[1],), -0.5))
 

@@ -8,6 +8,10 @@ default a fact of the target's own name), and a kind:
 
 ``seen: fact`` trains and judges only where the facts of the picture have that name, so that nobody learns to guess
 what is hidden; a fact that is absent is not trained on either.
+
+With the loss ``traits`` among the recipe's ``losses``, the network also learns to tell the numbers that the person was
+made from and the picture taken by: far more is to be learned from how far the corners of a mouth are drawn than from
+the word for it. Pictures must then not be mirrored. What tells these numbers is not kept.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from torch.nn import functional
 
 from ipse.errors import TrainingError
 from ipse.training.data import Chips
+from ipse.training.losses import SumOfLosses
 from ipse.training.recipe import TrainRecipe
 from ipse.training.tasks.common import Run, Targets, Task, backbone_of
 
@@ -109,7 +114,10 @@ class AttributeNetwork(nn.Module):
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """See the class."""
-        features = self.trunk(x)
+        return self.tell(self.trunk(x))
+
+    def tell(self, features: torch.Tensor) -> dict[str, torch.Tensor]:
+        """As the network, for (N, D) features of its trunk."""
         out = {}
         for name, head in self.heads.items():
             told = head(features)
@@ -147,6 +155,19 @@ class AttributesTask(Task):
                     )
                 with torch.no_grad():
                     self.network.priors[target.name].copy_(torch.from_numpy(np.log(counts / counts.sum())))
+        self.losses = self._losses(recipe, chips) if recipe.losses else None
+
+    def _losses(self, recipe: TrainRecipe, chips: Chips) -> SumOfLosses:
+        if set(recipe.losses) != {"traits"}:
+            raise TrainingError(
+                f"The recipe's losses are {', '.join(recipe.losses)}.",
+                "Attributes take `targets`, and of losses none but `traits`.",
+            )
+        if float((recipe.augment.get("geometry") or {}).get("flip", 0)):
+            raise TrainingError("The loss traits knows left from right.", "Leave augment.geometry.flip out.")
+        people, of = np.unique(chips.column("person"), return_inverse=True)
+        table = np.hstack([chips.traits(people)[1][of], chips.circumstances()[1]])
+        return SumOfLosses(recipe.losses, self.network.trunk.dim, len(chips), torch.from_numpy(table))
 
     def _values(self, chips: Chips) -> dict[str, npt.NDArray[np.float64]]:
         if chips not in self._known:
@@ -157,11 +178,13 @@ class AttributesTask(Task):
     def targets(self, chips: Chips, rows: npt.NDArray[np.int64]) -> Targets:
         """See `Task.targets`; NaN where an attribute is not seen."""
         values = self._values(chips)
-        return {t.name: torch.from_numpy(values[t.name][rows]).float() for t in self.list}
+        told = {t.name: torch.from_numpy(values[t.name][rows]).float() for t in self.list}
+        return told | ({"row": torch.from_numpy(rows)} if self.losses else {})
 
     def forward(self, pixels: torch.Tensor, targets: Targets) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Cross-entropy of classes and negative log-likelihood of numbers, each over the pictures that show it."""
-        told = self.network(pixels)
+        features = self.network.trunk(pixels)
+        told = self.network.tell(features)
         parts = {}
         for target in self.list:
             out, true = told[target.name].float(), targets[target.name]
@@ -174,7 +197,12 @@ class AttributesTask(Task):
                 errors = (mean - torch.where(seen, true, mean.detach())).pow(2)
                 total = ((errors * (-logarithm).exp() + logarithm) / 2 * seen).sum()
             parts[target.name] = total / seen.sum().clamp(min=1)
-        return sum(parts.values()) / len(parts), {name: part.detach() for name, part in parts.items()}
+        loss = sum(parts.values()) / len(parts)
+        parts = {name: part.detach() for name, part in parts.items()}
+        if self.losses:
+            more, told = self.losses(features, targets["row"])
+            loss, parts = loss + more, parts | told
+        return loss, parts
 
     def judge(self, network: nn.Module, chips: Chips, run: Run) -> dict[str, float]:
         """Balanced accuracy of every class attribute, mean absolute error of numbers, in their own units."""
