@@ -105,6 +105,10 @@ class Denoiser:
 
     def __call__(self, x: Tensor, timestep: int) -> Estimate:
         """Estimate the noise in x at a timestep."""
+        return self.estimate(x, self.predict(x, timestep), timestep)
+
+    def predict(self, x: Tensor, timestep: int) -> Tensor:
+        """What the network predicts of x, noise or velocity, with guidance; see `estimate`."""
         guided = self.negative is not None and self.guidance != 1
         text = self._rows(self.text, x)
         added = self._added(self.added, x)
@@ -121,7 +125,7 @@ class Denoiser:
         if guided:
             without, out = out.chunk(2)
             out = without + self.guidance * (out - without)
-        return self.estimate(x, out, timestep)
+        return out
 
     def estimate(self, x: Tensor, prediction: Tensor, timestep: int) -> Estimate:
         """Noise and picture by what the network predicts (Salimans and Ho, 2022, for velocities)."""
@@ -281,8 +285,8 @@ def _step(moment: Moment, estimate: Estimate, eta: float) -> tuple[Tensor, Tenso
 def invert(denoiser: Denoiser, clean: Tensor, steps: int, *, rounds: int = 3) -> list[Tensor]:
     """Find the noise that `sample` turns into a picture: DDIM run backward.
 
-    The noise at the higher level is estimated at the higher level itself, by fixed-point rounds (Pan et al., 2023;
-    Garibi et al., 2024), so that the way back is the way there.
+    What the network predicts at the higher level is found at the higher level itself, by fixed-point rounds (Pan et
+    al., 2023; Garibi et al., 2024), so that the way back is the way there.
 
     Parameters
     ----------
@@ -304,15 +308,17 @@ def invert(denoiser: Denoiser, clean: Tensor, steps: int, *, rounds: int = 3) ->
     latents = [clean]
     for step in reversed(range(steps)):
         moment = _moment(denoiser, timesteps, step)
-        now, then = (denoiser.alpha(t).to(clean) for t in (moment.timestep, moment.previous))
         lower = latents[-1]
-
-        def raised(noise: Tensor, lower: Tensor = lower, now: Tensor = now, then: Tensor = then) -> Tensor:
-            return now.sqrt() * (lower - (1 - then).sqrt() * noise) / then.sqrt() + (1 - now).sqrt() * noise
-
-        x = raised(denoiser(lower, max(moment.previous, 0)).noise)
+        # A step is linear in x and in the prediction. Turned around in these it also leads to levels without any
+        # signal, where the noise is x itself, whatever the network says, and only the prediction tells of the picture.
+        by_x, by_prediction = (
+            _step(moment, denoiser.estimate(*pair, moment.timestep), 0.0)[0]
+            for pair in torch.eye(2).to(clean)[:, :, None]
+        )
+        guess = denoiser.with_noise(lower, denoiser(lower, max(moment.previous, 0)).noise, moment.previous)
+        x = denoiser.noised(guess.clean, guess.noise, moment.timestep)
         for _ in range(rounds):
-            x = raised(denoiser(x, moment.timestep).noise)
+            x = (lower - by_prediction * denoiser.predict(x, moment.timestep)) / by_x
         latents.append(x)
     return latents
 

@@ -66,14 +66,14 @@ class Neighborhood:
         memory_mib
             Limit of the distances held at a time.
         """
-        features = _prepared(gallery, metric)
+        features = prepared(gallery, metric)
         nothing = np.empty((0, k), np.float32)
         empty = cls(features[:0], nothing.astype(np.intp), nothing, nothing[:, 0], metric)
         return empty._joined(features, memory_mib, first=False)
 
     def grown(self, gallery: Any, memory_mib: float = MEMORY_MIB) -> Neighborhood:
         """With more features at the end; only distances to the new ones are computed."""
-        return self._joined(_prepared(gallery, self.metric), memory_mib, first=False)
+        return self._joined(prepared(gallery, self.metric), memory_mib, first=False)
 
     def _joined(self, more: npt.NDArray[np.float32], memory_mib: float, *, first: bool) -> Neighborhood:
         """With more features, before the others or after them."""
@@ -166,10 +166,10 @@ class KReciprocal:
         weight: float = 0.3,
         memory_mib: float = MEMORY_MIB,
     ) -> None:
-        self.query, self.metric = _prepared(query, metric), metric
+        self.query, self.metric = prepared(query, metric), metric
         self.k1, self.k2, self.weight, self.memory_mib = k1, k2, weight, memory_mib
         given = gallery if isinstance(gallery, Neighborhood) else None
-        self.gallery = given.features if given else _prepared(gallery, metric)
+        self.gallery = given.features if given else prepared(gallery, metric)
         if not 1 <= k2 <= k1 + 1 or not 0 <= weight <= 1:
             raise ValueError(f"k2 is from 1 to k1 + 1 and the weight from 0 to 1, not {k2} (k1 {k1}) and {weight}.")
         if len(self.query) + len(self.gallery) <= k1:
@@ -255,7 +255,7 @@ def expand_queries(
     numpy.ndarray
         (Q, D) of unit length.
     """
-    ours, theirs = _prepared(query, "cosine"), _prepared(gallery, "cosine")
+    ours, theirs = prepared(query, "cosine"), prepared(gallery, "cosine")
     return _averaged(ours, theirs, n, alpha, memory_mib, itself=False)
 
 
@@ -266,8 +266,53 @@ def expand_gallery(
 
     Parameters and result are those of `expand_queries`.
     """
-    features = _prepared(gallery, "cosine")
+    features = prepared(gallery, "cosine")
     return _averaged(features, features, n, alpha, memory_mib, itself=True)
+
+
+def neighbors(
+    query: npt.NDArray[np.float32],
+    gallery: npt.NDArray[np.float32],
+    n: int,
+    memory_mib: float = MEMORY_MIB,
+    *,
+    itself: bool = False,
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
+    """The nearest of each by cosine.
+
+    Parameters
+    ----------
+    query, gallery
+        (Q, D) and (G, D).
+    n
+        How many.
+    memory_mib
+        Limit of the distances held at a time.
+    itself
+        Query and gallery are the same features, and none is its own neighbor.
+
+    Returns
+    -------
+    tuple
+        (Q, n) rows of the gallery, nearest first, of equally near ones the first first; (Q, n) their cosines.
+
+    Raises
+    ------
+    ValueError
+        If the gallery has fewer.
+    """
+    if not 0 < n <= len(gallery) - itself:
+        raise ValueError(f"There are no {n} neighbors among {len(gallery)} features.")
+    source = Features(query, gallery, "cosine")
+    order, cosine = np.empty((len(query), n), np.intp), np.empty((len(query), n), np.float32)
+    for start, stop in blocks(source.shape, memory_mib):
+        tile = source.rows(start, stop)
+        if itself:
+            tile[np.arange(stop - start), np.arange(start, stop)] = np.inf
+        for i, (row, near) in enumerate(zip(tile, nearest(tile, n), strict=True), start):
+            order[i] = near[np.argsort(row[near], kind="stable")[:n]]
+            cosine[i] = 1 - row[order[i]]
+    return order, cosine
 
 
 def _averaged(
@@ -279,19 +324,12 @@ def _averaged(
     *,
     itself: bool,
 ) -> npt.NDArray[np.float32]:
-    if not 0 < n <= len(gallery) - itself:
-        raise ValueError(f"There are no {n} neighbors among {len(gallery)} features.")
-    source = Features(query, gallery, "cosine")
+    near, cosine = neighbors(query, gallery, n, memory_mib, itself=itself)
+    weights = np.maximum(cosine, 0) ** alpha
     result = np.empty_like(query)
-    for start, stop in blocks(source.shape, memory_mib):
-        tile = source.rows(start, stop)
-        if itself:
-            tile[np.arange(stop - start), np.arange(start, stop)] = np.inf
-        for i, (row, near) in enumerate(zip(tile, nearest(tile, n), strict=True), start):
-            near = near[np.argsort(row[near], kind="stable")[:n]]
-            weights = np.maximum(1 - row[near], 0) ** alpha
-            result[i] = query[i] + weights @ gallery[near]
-    return _unit(result)
+    for i, (rows, weight) in enumerate(zip(near, weights, strict=True)):
+        result[i] = query[i] + weight @ gallery[rows]
+    return unit(result)
 
 
 def _described(every: Neighborhood, k1: int, k2: int) -> csr_matrix:
@@ -374,12 +412,14 @@ def _rounded(squared: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return np.square(found, out=found)
 
 
-def _prepared(features: Any, metric: Metric) -> npt.NDArray[np.float32]:
+def prepared(features: Any, metric: Metric) -> npt.NDArray[np.float32]:
+    """(N, D) features of any kind as an array in main memory; of length 1 where the metric is ``cosine``."""
     found = as_features(features)
     if not isinstance(found, np.ndarray):
         found = found.cpu().numpy()
-    return _unit(found) if metric == "cosine" else found
+    return unit(found) if metric == "cosine" else found
 
 
-def _unit(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def unit(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """(N, D) features scaled to length 1."""
     return features / np.linalg.norm(features, axis=1, keepdims=True)
