@@ -29,41 +29,21 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 from rich.progress import track
-from scipy.linalg import sqrtm
-from scipy.special import softmax
 
 from ipse._files import atomic_write
+from ipse.attributes.judge import PictureJudge
 from ipse.diffusion import Base, load_base
 from ipse.encoders import DlibFaceEncoder
 from ipse.faces import HogDetector, align
 from ipse.images import contact_sheet, read_image, save_png
 from ipse.measure import Evidence, bootstrap_ci
+from ipse.measure.frechet import frechet
 from ipse.world.dataset import read_dataset, write_dataset
 from ipse.world.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
 JUDGED = 900_000
 STEPS = 20
-_BROWN = ("dark brown", "brown", "light brown", "auburn")
-TOGETHER = {
-    "hair_color": dict.fromkeys(_BROWN, "brown"),
-    "head": {
-        "turned slightly to the left": "left",
-        "turned to the left": "left",
-        "turned slightly to the right": "right",
-        "turned to the right": "right",
-    },
-}
-"""Classes that are judged as one, by attribute."""
-ONE_OF = {
-    "expression": "other",
-    "glasses": "worn",
-    "beard": "worn",
-    "hat": "worn",
-}
-"""What the judge calls every value that is no class of its own, by attribute."""
-FACTS = {"clothes_color": "top_color"}
-"""The fact of an attribute with another name."""
 
 
 @dataclass(frozen=True)
@@ -102,76 +82,18 @@ def generated(base: Base, captions: list[str], folder: Path, seed: int) -> npt.N
     return np.stack(pictures)
 
 
-class Judge:
-    """The classifier, and its features.
-
-    Parameters
-    ----------
-    path
-        Weights that `ipse train encoder recipes/base/judge.yaml` wrote.
-    """
-
-    def __init__(self, path: Path) -> None:
-        from ipse.training.networks import load_network
-
-        self.network, contract = load_network(path)
-        self.network.eval()
-        self.chip = contract["chip"]
-        self.classes = {name: told["classes"] for name, told in contract["outputs"].items()}
-
-    def __call__(
-        self, images: npt.NDArray[np.uint8], batch: int = 50
-    ) -> tuple[dict[str, npt.NDArray[np.str_]], npt.NDArray[np.float64]]:
-        """What (N, H, W, 3) pictures show by attribute, classes taken together, and (N, D) features."""
-        import torch
-
-        mean, std = np.float32(self.chip.mean), np.float32(self.chip.std)
-        logits: dict[str, list[npt.NDArray[np.float32]]] = {name: [] for name in self.classes}
-        features = []
-        with torch.inference_mode():
-            for start in range(0, len(images), batch):
-                pixels = ((images[start : start + batch] - mean) / std).transpose(0, 3, 1, 2)
-                given = torch.from_numpy(np.ascontiguousarray(pixels))
-                features.append(self.network.trunk(given).numpy())
-                for name, out in self.network(given).items():
-                    # As if all classes were as frequent.
-                    logits[name].append((out - self.network.priors[name]).numpy())
-        return (
-            {name: self._chosen(name, np.concatenate(parts)) for name, parts in logits.items()},
-            np.concatenate(features).astype(np.float64),
-        )
-
-    def _chosen(self, name: str, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.str_]:
-        shared = np.array([TOGETHER.get(name, {}).get(c, c) for c in self.classes[name]])
-        names = np.unique(shared)
-        chances = softmax(logits, axis=1)
-        return names[np.stack([chances[:, shared == c].sum(1) for c in names], 1).argmax(1)]
-
-    def truth(self, name: str, facts: list[dict[str, str]]) -> npt.NDArray[np.str_]:
-        """(N,) what the facts say of an attribute, classes taken together; empty where they say nothing."""
-        known = [fact.get(FACTS.get(name, name), "") for fact in facts]
-        other = ONE_OF.get(name, "")
-        listed = [value if not value or value in self.classes[name] else other for value in known]
-        return np.array([TOGETHER.get(name, {}).get(value, value) for value in listed])
-
-
 def balanced(hits: npt.NDArray[np.bool_], true: npt.NDArray[np.str_]) -> float:
     """Share of hits, in the mean over classes."""
     return float(np.mean([hits[true == c].mean() for c in np.unique(true)]))
 
 
-def frechet(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
-    """Fréchet distance of two sets of features (Heusel et al., 2017, eq. 6), as normal distributions."""
-    cov_a, cov_b = np.cov(a.T), np.cov(b.T)
-    root = sqrtm(cov_a @ cov_b).real
-    return float(np.square(a.mean(0) - b.mean(0)).sum() + np.trace(cov_a + cov_b - 2 * root))
-
-
-def prompts(evidence: Evidence, judge: Judge, made: npt.NDArray[np.uint8], real: Rendered, others: Rendered) -> None:
+def prompts(
+    evidence: Evidence, judge: PictureJudge, made: npt.NDArray[np.uint8], real: Rendered, others: Rendered
+) -> None:
     """Add the figures that the judge gives."""
-    told, features = judge(made)
-    told_real, features_real = judge(real.images)
-    _, features_others = judge(others.images)
+    told, features = judge.tell(made)
+    told_real, features_real = judge.tell(real.images)
+    _, features_others = judge.tell(others.images)
     means = {}
     for name in judge.classes:
         true = judge.truth(name, real.facts)
@@ -278,7 +200,7 @@ def main() -> None:
     options = parser.parse_args()
 
     base = load_base(options.base, device="cpu")
-    judge = Judge(options.judge)
+    judge = PictureJudge(options.judge)
     real = rendered(options.work / "captions", JUDGED, options.people, options.workers)
     # Far from the first, so that sets of any size have nobody in common.
     others = rendered(options.work / "others", JUDGED + 50_000, options.people, options.workers)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ipse.attributes import VOCABULARY, AttributeRecognizer
+from ipse.attributes.judge import open_judge
 from ipse.encoders import ChipSpec
 from ipse.errors import ImageError, WeightsError
 from ipse.faces import TEMPLATES, Face, HogDetector
@@ -101,6 +102,19 @@ def test_faces_are_cut_as_in_training(network, tmp_path, made_up_network):
         path = made_up_network(tmp_path, kind, colors(), "attributes", spec, OUTPUTS, cut)
         used = AttributeRecognizer(path, threads=1)._template
         assert used.points["dlib5"] == pytest.approx(template.points["dlib5"])
+
+
+def test_as_a_judge_it_tells_classes_of_the_face_it_is_given(network):
+    judge = open_judge(network)
+    assert judge.attributes == ("mask", "beard")
+    masked = np.zeros((SIDE, SIDE, 3), np.uint8)
+    masked[..., 0] = 255
+    points = portrait_template(SIDE).points["arcface5"].astype(np.float32)
+    told, features = judge.tell([masked, masked], [Face((0, 0, 31, 31), 1.0, points, "arcface5"), None])
+    assert features is None
+    # What is behind the mask is not seen, and nothing is where there is no face.
+    assert told["mask"].tolist() == ["yes", ""] and told["beard"].tolist() == ["", ""]
+    assert judge.truth("beard", [{"beard": "full"}, {"beard": "none"}, {}]).tolist() == ["worn", "none", ""]
 
 
 def test_what_does_not_fit_is_refused(network, tmp_path, made_up_network):

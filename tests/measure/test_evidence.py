@@ -10,6 +10,7 @@ import pytest
 from ipse import catalogue
 from ipse.errors import DataError
 from ipse.measure import Evidence, bootstrap_ci
+from ipse.measure.evidence import bootstrap_sums
 
 
 def test_the_file_has_the_one_form(tmp_path):
@@ -131,3 +132,11 @@ def test_summary_tells_each_figure():
     first, second = evidence.summary().splitlines()
     assert first.split() == ["trial.accuracy", "98.5", "%", "[97,", "99.25]", "(guessing:", "50)"]
     assert second.split() == ["trial.misses", "2"]
+
+
+def test_sums_of_resamples_keep_an_identity_together():
+    """Two people with one and three rows: a resample holds each zero, one or two times, whole."""
+    sums = bootstrap_sums([[1, 0], [0, 1], [0, 1], [0, 1]], ["a", "b", "b", "b"], n=200)
+    assert sums.shape == (200, 2) and {tuple(row) for row in sums} == {(2, 0), (1, 3), (0, 6)}
+    with pytest.raises(ValueError, match="at least two"):
+        bootstrap_sums([[1.0], [2.0]], ["a", "a"])

@@ -86,6 +86,8 @@ class AttributeRecognizer:
         Of the network.
     attributes
         Names of what it tells, of `ipse.attributes.VOCABULARY`.
+    classes
+        The values of each that is not told as a number.
 
     Raises
     ------
@@ -104,6 +106,7 @@ class AttributeRecognizer:
         self.name, self.fingerprint = self._network.name, self._network.fingerprint
         self._outputs: dict[str, dict[str, Any]] = self._network.contract["outputs"]
         self.attributes = tuple(self._outputs)
+        self.classes = {name: tuple(o["classes"]) for name, o in self._outputs.items() if o["kind"] == "classes"}
         for name, output in self._outputs.items():
             _check(self.name, name, output)
         self._template = self._template_of(self._network)

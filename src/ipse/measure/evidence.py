@@ -258,12 +258,38 @@ def bootstrap_means(
         If there are fewer than two identities, or the lengths differ.
     """
     rows = np.asarray(values, np.float64)
+    ones = np.ones((len(rows), 1))
+    sums = bootstrap_sums(np.concatenate([rows, ones], axis=1), groups, n, seed)
+    low, high = np.quantile(sums[:, :-1] / sums[:, -1:], [0.025, 0.975], axis=0)
+    return low, high
+
+
+def bootstrap_sums(
+    values: npt.ArrayLike, groups: npt.ArrayLike | None = None, n: int = 2000, seed: int = 0
+) -> npt.NDArray[np.float64]:
+    """The sums of several columns in each resample of identities: for statistics that are functions of sums.
+
+    Parameters
+    ----------
+    values
+        (N, C).
+    groups, n, seed
+        As in `bootstrap_ci`.
+
+    Returns
+    -------
+    (n, C) float64 array
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two identities, or the lengths differ.
+    """
+    rows = np.asarray(values, np.float64)
     index, count = _identities(rows, groups)
     sums = np.stack([np.bincount(index, column, count) for column in rows.T], axis=1)
-    sizes = np.bincount(index, minlength=count)
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=n).astype(np.float64)
-    low, high = np.quantile((drawn @ sums) / (drawn @ sizes)[:, None], [0.025, 0.975], axis=0)
-    return low, high
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=n)
+    return drawn.astype(np.float64) @ sums
 
 
 def _identities(rows: npt.NDArray[Any], groups: npt.ArrayLike | None) -> tuple[npt.NDArray[np.intp], int]:

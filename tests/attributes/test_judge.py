@@ -1,0 +1,71 @@
+"""Judges: their classes, what the world's facts are in them, and whatever picture they are given."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from ipse.attributes.judge import PictureJudge, fact_of, open_judge  # noqa: E402
+from ipse.encoders.contract import ChipSpec  # noqa: E402
+from ipse.encoders.trained import save_network  # noqa: E402
+from ipse.errors import WeightsError  # noqa: E402
+
+CHIP = ChipSpec(32, 32, None, "rgb", (127.5,) * 3, (127.5,) * 3)
+TINY = {"backbone": "mobilefacenet", "width": 0.125, "scale": 1, "dim": 8, "blocks": [1, 1, 1, 1], "size": [32, 32]}
+CLASSES = {
+    "hair_color": ["black", "brown", "auburn", "red"],
+    "glasses": ["none", "worn"],
+    "clothes_color": ["red", "blue"],
+}
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    from ipse.encoders.backbones import backbone
+    from ipse.training.tasks.attributes import AttributeNetwork, Target
+
+    torch.manual_seed(0)
+    options = dict(TINY)
+    network = AttributeNetwork(
+        backbone(options.pop("backbone"), **options), [Target(name, classes=tuple(c)) for name, c in CLASSES.items()]
+    )
+    # What it has seen of how frequent glasses are must not decide.
+    network.priors["glasses"].data = torch.tensor([50.0, 0.0])
+    path = tmp_path_factory.mktemp("judge") / "judge.safetensors"
+    outputs = {name: {"kind": "classes", "classes": c} for name, c in CLASSES.items()}
+    contract = {"name": "judge", "task": "attributes", "modality": "face", "license": "none", "chip": CHIP}
+    save_network(network, contract | {"network": TINY, "outputs": outputs, "cut": {"kind": "whole"}}, path)
+    return path
+
+
+def test_a_judge_tells_classes_and_features_of_pictures_of_any_size(path):
+    judge = open_judge(path)
+    assert isinstance(judge, PictureJudge) and judge.attributes == tuple(CLASSES) and len(judge.fingerprint) == 64
+    draw = np.random.default_rng(0)
+    pictures = [draw.integers(0, 256, shape, np.uint8) for shape in ((32, 32, 3), (50, 40, 3), (128, 128, 3)) * 8]
+    told, features = judge.tell(pictures, batch=7)
+    assert {name: len(values) for name, values in told.items()} == dict.fromkeys(CLASSES, 24)
+    assert set(told["hair_color"]) <= {"black", "brown", "red"}, "shades of brown are one class"
+    assert set(told["glasses"]) != {"none"}, "what is frequent was told because it is frequent"
+    assert features.shape == (24, 8) and np.isfinite(features).all()
+    np.testing.assert_allclose(judge.tell(pictures[1:2])[1], features[1:2], atol=1e-5)
+    assert {len(v) for v in judge.tell([])[0].values()} == {0}
+
+
+def test_facts_of_the_world_are_put_in_the_judges_classes(path):
+    judge = open_judge(path)
+    facts = [{"hair_color": "auburn", "glasses": "round", "top_color": "blue"}, {"hair_color": "red"}]
+    assert judge.truth("hair_color", facts).tolist() == ["brown", "red"]
+    assert judge.truth("glasses", facts).tolist() == ["worn", ""]
+    assert judge.truth("clothes_color", facts).tolist() == ["blue", ""] and fact_of("clothes_color") == "top_color"
+
+
+def test_a_network_for_something_else_is_no_judge(tmp_path):
+    from ipse.encoders.backbones import backbone
+
+    options = dict(TINY)
+    contract = {"name": "x", "task": "identity", "modality": "face", "license": "none", "chip": CHIP, "outputs": {}}
+    path = tmp_path / "x.safetensors"
+    save_network(backbone(options.pop("backbone"), **options), contract | {"network": TINY}, path)
+    with pytest.raises(WeightsError, match="A judge tells attributes"):
+        open_judge(path)
