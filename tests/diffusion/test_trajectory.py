@@ -25,9 +25,14 @@ def scheduler(**options):
                          steps_offset=1, **options)  # fmt: skip
 
 
-@pytest.fixture(params=["epsilon", "v_prediction"])
+# The world base's noise ends without any signal, Stable Diffusion's with a rest of it.
+NO_SIGNAL = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+
+
+@pytest.fixture(params=["epsilon", "v_prediction", "no signal"])
 def denoiser(request, tiny):
-    return make_denoiser(tiny("world"), prediction_type=request.param)
+    options = NO_SIGNAL if request.param == "no signal" else {"prediction_type": request.param}
+    return make_denoiser(tiny("world"), **options)
 
 
 def make_denoiser(unet, guidance=1.0, rows=1, **options):
@@ -171,13 +176,14 @@ def test_estimates_are_blended_by_region(denoiser):
 
     class Keep(Hook):
         def estimate(self, moment, x, estimate):
-            found.append(estimate.noise)
+            found.append(estimate)
             return estimate
 
     sample(denoiser, x, 1, hooks=[Blend([(other, left)]), Keep()])
     mine, theirs = denoiser(x, denoiser.timesteps(1)[0]), other(x, denoiser.timesteps(1)[0])
-    torch.testing.assert_close(found[0][..., :4], theirs.noise[..., :4])
-    torch.testing.assert_close(found[0][..., 4:], mine.noise[..., 4:])
+    for part in ("noise", "clean"):
+        torch.testing.assert_close(getattr(found[0], part)[..., :4], getattr(theirs, part)[..., :4])
+        torch.testing.assert_close(getattr(found[0], part)[..., 4:], getattr(mine, part)[..., 4:])
     everywhere = torch.ones(8, 8)
     for blend in (Blend([(denoiser, everywhere), (denoiser, left)]), Blend([(other, everywhere)], stop=0)):
         blended = sample(denoiser, x, 3, hooks=[blend])

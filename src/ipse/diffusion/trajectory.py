@@ -414,16 +414,18 @@ class Blend(Hook):
     stop: int = 10**9
 
     def estimate(self, moment: Moment, x: Tensor, estimate: Estimate) -> Estimate:
-        """The mixture of noises."""
+        """The mixture of noises and of pictures."""
         if not self.start <= moment.step < self.stop:
             return estimate
         regions = torch.stack([fit_region(region.to(x), x.shape[-2:]) for _, region in self.others])
         # Where regions overlap, their shares are brought down to 1.
         regions = regions / regions.sum(0).clamp_min(1)
-        noise = estimate.noise * (1 - regions.sum(0))
+        rest = 1 - regions.sum(0)
+        noise, clean = rest * estimate.noise, rest * estimate.clean
         for (other, _), region in zip(self.others, regions, strict=True):
-            noise = noise + region * other(x, moment.timestep).noise
-        return moment.denoiser.with_noise(x, noise, moment.timestep)
+            theirs = other(x, moment.timestep)
+            noise, clean = noise + region * theirs.noise, clean + region * theirs.clean
+        return Estimate(noise, clean)
 
 
 @dataclass
