@@ -151,6 +151,29 @@ def test_a_network_is_trained_beside_a_frozen_earlier_one(finished, people, tmp_
     assert not torch.equal(state["network.stem.conv.weight"], state["earlier.network.stem.conv.weight"])
 
 
+def test_a_network_begins_with_another(finished, people, tmp_path):
+    folder, _ = finished
+    begun, _ = load_network(folder / "run" / "tiny.safetensors")
+    changes = {"start": str(folder / "run" / "tiny.safetensors"), "steps": 1, "optimizer": {"rate": 1e-12, "warmup": 0}}
+    wider = {**IDENTITY["network"], "dim": 24}
+    record = train(recipe(people, **changes, network=wider), tmp_path / "wider", cache=folder / "cache")
+    assert record["recipe"]["start"] == "tiny.safetensors"
+    state = load_network(tmp_path / "wider" / "tiny.safetensors")[0].state_dict()
+    for name, value in begun.state_dict().items():
+        if name.endswith("weight") and value.ndim > 1 and state[name].shape == value.shape:
+            assert torch.equal(state[name], value), name
+    telling_too = replace(telling(people, {}), start=changes["start"], steps=1, cut=Cut("whole", (32, 32)))
+    telling_too = replace(telling_too, optimizer=replace(telling_too.optimizer, rate=1e-12, warmup=0))
+    train(telling_too, tmp_path / "telling", cache=folder / "cache")
+    state = load_network(tmp_path / "telling" / "attributes.safetensors")[0].state_dict()
+    assert torch.equal(state["trunk.stem.conv.weight"], begun.state_dict()["stem.conv.weight"])
+    other = {"backbone": "osnet", "width": 0.25, "dim": 16}
+    with pytest.raises(TrainingError, match="no filter of a form"):
+        train(recipe(people, **changes, network=other), tmp_path / "other", cache=folder / "cache")
+    with pytest.raises(WeightsError):
+        train(recipe(people, **changes | {"start": "nobody"}), tmp_path / "other", cache=folder / "cache")
+
+
 def test_an_earlier_network_must_fit(finished, people, tmp_path):
     folder, _ = finished
     known = {"losses": {"harmonic": {}}, "earlier": str(folder / "run" / "tiny.safetensors")}

@@ -384,7 +384,7 @@ class _Run:
         told = recipe.to_dict()
         # Where the data lay on this machine is nobody's business; which they were, their fingerprint says.
         told["data"] |= {key: Path(told["data"][key]).name for key in ("source", "validate") if told["data"][key]}
-        told["earlier"] = Path(told["earlier"]).name
+        told |= {key: Path(told[key]).name for key in ("earlier", "start")}
         record = {
             "name": recipe.name,
             "recipe": told,

@@ -113,6 +113,10 @@ class TrainRecipe:
     earlier
         For the loss ``harmonic``: a network that `ipse train encoder` wrote before, with the same chips and length of
         embedding, whose galleries the new one is to match. Relative to the working folder; or empty.
+    start
+        A network whose backbone this one begins with instead of by chance: the name of one that comes with ipse, or
+        the file of one that `ipse train encoder` wrote, relative to the working folder; or empty. What differs in name
+        or shape begins by chance.
     targets
         For attributes: see `ipse.training.tasks.attributes`.
     augment
@@ -146,6 +150,7 @@ class TrainRecipe:
     network: Mapping[str, Any] = field(default_factory=dict)
     losses: Mapping[str, Any] = field(default_factory=dict)
     earlier: str = ""
+    start: str = ""
     targets: Mapping[str, Any] = field(default_factory=dict)
     augment: Mapping[str, Any] = field(default_factory=dict)
     ema: float = 0.999
@@ -186,10 +191,10 @@ class TrainRecipe:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of all that decides the result; where the data and the earlier network lie does not."""
+        """sha256 of all that decides the result; where the data and other networks lie does not."""
         plain = self.to_dict()
-        # Which network it was, the checkpoint knows: it holds its weights.
-        del plain["earlier"]
+        # Which networks they were, the checkpoint knows: it holds their weights or what became of them.
+        del plain["earlier"], plain["start"]
         if not self.still:
             del plain["still"]
         plain["data"] = {key: plain["data"][key] for key in ("holdout", "group")}

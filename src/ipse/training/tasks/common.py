@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from torch import nn
 from ipse.encoders.backbones import Backbone, backbone
 from ipse.errors import TrainingError
 from ipse.training.data import Chips
+from ipse.training.networks import load_network
 from ipse.training.recipe import TrainRecipe
+from ipse.zoo import shipped_files, shipped_names
 
 Targets = dict[str, torch.Tensor]
 Run = Callable[[nn.Module, Chips], dict[str, npt.NDArray[np.float32]]]
@@ -58,12 +61,15 @@ class Task(nn.Module):
 
 
 def backbone_of(recipe: TrainRecipe, options: Mapping[str, Any]) -> Backbone:
-    """The recipe's backbone, tried on one empty chip.
+    """The recipe's backbone, begun as the recipe says and tried on one empty chip.
 
     Raises
     ------
     TrainingError
-        If the recipe names none, or the network does not take the recipe's chips.
+        If the recipe names none, the network does not take the recipe's chips, or it has nothing in common with the one
+        that it is to begin with.
+    WeightsError
+        If the network to begin with is not there, or damaged.
     """
     own = dict(options)
     name = own.pop("backbone", None)
@@ -78,4 +84,19 @@ def backbone_of(recipe: TrainRecipe, options: Mapping[str, Any]) -> Backbone:
             f"{name} with {own} does not take chips of {list(recipe.cut.size)}: {error}.",
             "Give it the option `size` of the recipe's cut, if it has one, or other chips.",
         ) from error
+    if recipe.start:
+        _begin_with(network, recipe.start)
     return network.train()
+
+
+def _begin_with(network: Backbone, start: str) -> None:
+    path = shipped_files(start).weights if start in shipped_names() else Path(start)
+    trained, _ = load_network(path)
+    theirs, ours = getattr(trained, "trunk", trained).state_dict(), network.state_dict()
+    taken = {name: value for name, value in theirs.items() if name in ours and ours[name].shape == value.shape}
+    if not any(value.ndim > 1 for value in taken.values()):
+        raise TrainingError(
+            f"The network {start}, which the recipe starts with, has no filter of a form that this one has.",
+            "Give both the same backbone and width, or leave `start` out.",
+        )
+    network.load_state_dict(ours | taken)
