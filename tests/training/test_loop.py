@@ -14,10 +14,11 @@ torch = pytest.importorskip("torch")
 
 from ipse.encoders.trained import TrainedEncoder  # noqa: E402
 from ipse.errors import DataError, TrainingError, WeightsError  # noqa: E402
-from ipse.training.data import Cut, pack  # noqa: E402
+from ipse.training.data import Cut, pack, person_of  # noqa: E402
 from ipse.training.loop import rate_at, train  # noqa: E402
 from ipse.training.networks import load_network  # noqa: E402
 from ipse.training.recipe import TrainRecipe  # noqa: E402
+from ipse.training.tasks.identity import IdentityTask  # noqa: E402
 
 from .test_data import full_disk  # noqa: E402
 
@@ -236,6 +237,24 @@ def test_batches_by_parts_take_as_many_steps(finished, people, tmp_path):
     assert record["steps"] == 2 and json.loads((tmp_path / "log.jsonl").read_text().splitlines()[-1])["step"] == 2
 
 
+def test_clothes_may_be_a_part_of_who_somebody_is(people, tmp_path):
+    plan = {
+        "losses": {"margin": {"scale": 16.0}, "traits": {}},
+        "data": {**IDENTITY["data"], "label": "look"},
+    }
+    plan = recipe(people, **plan, steps=1)
+    figures = train(plan, tmp_path, cache=tmp_path / "cache")["figures"]
+    assert {"rank1", "within_look.rank1", "within_look.map"} <= set(figures)
+    chips, _ = pack(people, plan.cut, tmp_path / "cache").split(0.34)
+    labels = chips.labels("look")
+    assert len(np.unique(labels)) == 8 and np.array_equal(person_of(labels, "look"), chips.column("person"))
+    # Of four people in two Looks each: eight classes, each with its person's traits.
+    task = IdentityTask(plan, chips)
+    table = task.losses.parts["traits"].table
+    assert len(table) == 8 and torch.equal(table[0], table[1]) and not torch.equal(table[1], table[2])
+    assert task.targets(chips, np.array([0, 1, 2, 4]))["label"].tolist() == [0, 0, 1, 2]
+
+
 def test_the_loss_falls(finished, people, tmp_path):
     folder, _ = finished
     losses = []
@@ -340,6 +359,7 @@ def test_recipes_that_cannot_be(people, tmp_path):
         ({"optimizer": {"rate": "fast"}}, "of type float"),
         ({"task": "gait"}, "no task"),
         ({"data": []}, "mapping"),
+        ({"data": {"label": "clothes"}}, "person or look"),
     ):
         with pytest.raises(TrainingError, match=message):
             TrainRecipe.from_dict(changes)

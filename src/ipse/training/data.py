@@ -37,6 +37,9 @@ JUDGED_FROM = 900_000
 CUTS = ("whole", "face_box", *TEMPLATES)
 """How chips are cut: the whole picture, a square around the face's landmarks, or a face alignment."""
 
+# More than anybody has.
+_LOOKS = 1 << 20
+
 # Columns of a picture that training reads where they are there; the rest of a shard stays unread.
 _POINTS = ("five", "dense")
 _FLAGS = ("five_visible", "dense_visible")
@@ -142,6 +145,11 @@ class Chips:
             raise DataError(f"The data has no column {name!r}.", f"It has {', '.join(self.columns)}.")
         return self.columns[name]
 
+    def labels(self, of: str) -> npt.NDArray[np.int64]:
+        """(N,) numbers of classes: of people, or of people in one ``look``; `person_of` tells whose they are."""
+        people = self.column("person").astype(np.int64)
+        return people if of == "person" else people * _LOOKS + self.column("look")
+
     def traits(self, people: npt.NDArray[np.int64]) -> tuple[list[str], npt.NDArray[np.float32]]:
         """The numbers that people of the world are made from.
 
@@ -228,6 +236,11 @@ def _numbers(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
                 yield f"{path}.{i}", float(inner)
     elif isinstance(value, int | float) and not isinstance(value, bool):
         yield path, float(value)
+
+
+def person_of(labels: npt.NDArray[np.int64], of: str) -> npt.NDArray[np.int64]:
+    """The people of labels that `Chips.labels` gave."""
+    return labels if of == "person" else labels // _LOOKS
 
 
 def rows_of(source: str | Path) -> tuple[int, Iterator[dict[str, Any]]]:

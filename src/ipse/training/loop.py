@@ -205,8 +205,8 @@ class _Run:
         if not plan.people:
             return ShuffledSampler(len(self.chips), plan.size, recipe.seed)
         groups = self.chips.column(recipe.data.group) if recipe.data.group else None
-        people = self.chips.column("person")
-        return IdentitySampler(people, plan.people, plan.each, groups, recipe.seed, plan.alone)
+        labels = self.chips.labels(recipe.data.label)
+        return IdentitySampler(labels, plan.people, plan.each, groups, recipe.seed, plan.alone)
 
     def run(self) -> dict[str, Any]:
         recipe = self.recipe

@@ -34,12 +34,16 @@ class DataPlan:
         Share of the people held out, where there is no other folder.
     group
         Column of what was taken together (``look``, ``camera``), for sampling and for judging across it; or empty.
+    label
+        What is one class to an identity: a ``person``, or a person in one ``look``, so that clothes are a part of who
+        somebody is, as they are to cameras that see people for a day.
     """
 
     source: str = ""
     validate: str | None = None
     holdout: float = 0.1
     group: str = ""
+    label: str = "person"
 
 
 @dataclass(frozen=True)
@@ -182,6 +186,8 @@ class TrainRecipe:
             )
         if not 0 <= self.ema < 1:
             raise TrainingError(f"The recipe's ema is {self.ema}; it must be from 0 to below 1.")
+        if self.data.label not in ("person", "look"):
+            raise TrainingError(f"The recipe's data.label is {self.data.label!r}.", "Use person or look.")
         if not 0 <= self.data.holdout < 1:
             raise TrainingError(f"The recipe's data.holdout is {self.data.holdout}; it must be from 0 to below 1.")
 
@@ -197,7 +203,8 @@ class TrainRecipe:
         del plain["earlier"], plain["start"]
         if not self.still:
             del plain["still"]
-        plain["data"] = {key: plain["data"][key] for key in ("holdout", "group")}
+        kept = ("holdout", "group", "label") if self.data.label != "person" else ("holdout", "group")
+        plain["data"] = {key: plain["data"][key] for key in kept}
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
     @classmethod
