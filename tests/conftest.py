@@ -36,3 +36,31 @@ def write_network(folder, name, graph, task, chip, outputs, cut, tensors=None, *
 @pytest.fixture(scope="session")
 def made_up_network():
     return write_network
+
+
+@pytest.fixture(scope="session")
+def base_runs(tmp_path_factory):
+    """What the three finished stages of a base leave, tiny, their weights drawn by chance."""
+    import torch
+
+    from ipse.diffusion.components import make_denoiser, make_joint, make_vae
+    from ipse.diffusion.training.assemble import STAGES
+
+    folder = tmp_path_factory.mktemp("runs")
+    torch.manual_seed(0)
+    joint = make_joint(width=32, text_layers=1, image_layers=1, heads=2, patch=16, size=32, dim=16)
+    vae = make_vae(channels=(8, 8, 16, 16), size=32)
+    unet = make_denoiser(channels=(16, 32), heads=2, context=32, size=4)
+    for stage, network in zip(STAGES, (joint, vae, unet), strict=True):
+        network.save_pretrained(folder / stage / "weights")
+        (folder / stage / "record.json").write_text(json.dumps({"steps": 0}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def base_folder(base_runs):
+    """A base of them, for pictures of 32 pixels."""
+    from ipse.diffusion.training.assemble import assemble
+
+    assemble(base_runs, base_runs / "tiny")
+    return base_runs / "tiny"

@@ -10,45 +10,24 @@ from PIL import Image
 pytest.importorskip("diffusers")
 torch = pytest.importorskip("torch")
 
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel  # noqa: E402
+from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel  # noqa: E402
 
 from ipse.cli import main  # noqa: E402
-from ipse.diffusion.base import kind_of, load_base  # noqa: E402
-from ipse.diffusion.components import make_denoiser, make_joint, make_vae  # noqa: E402
-from ipse.diffusion.training.assemble import STAGES, assemble  # noqa: E402
+from ipse.diffusion.base import Base, kind_of, load_base  # noqa: E402
+from ipse.diffusion.training.assemble import assemble  # noqa: E402
 from ipse.errors import DataError, IpseError, TrainingError, WeightsError  # noqa: E402
 
 PROMPT = "A portrait of a young woman with red hair."
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """What three finished stages leave, their weights drawn by chance."""
-    folder = tmp_path_factory.mktemp("runs")
-    torch.manual_seed(0)
-    joint = make_joint(width=32, text_layers=1, image_layers=1, heads=2, patch=16, size=32, dim=16)
-    vae = make_vae(channels=(8, 8, 16, 16), size=32)
-    unet = make_denoiser(channels=(16, 32), heads=2, context=32, size=4)
-    for stage, network in zip(STAGES, (joint, vae, unet), strict=True):
-        network.save_pretrained(folder / stage / "weights")
-        (folder / stage / "record.json").write_text(json.dumps({"steps": 0}))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def folder(runs):
-    assemble(runs, runs / "tiny")
-    return runs / "tiny"
-
-
-@pytest.fixture(scope="module")
-def base(folder):
-    return load_base(folder, device="cpu")
+def base(base_folder):
+    return load_base(base_folder, device="cpu")
 
 
 @pytest.fixture
-def copy(folder, tmp_path):
-    return shutil.copytree(folder, tmp_path / "copy")
+def copy(base_folder, tmp_path):
+    return shutil.copytree(base_folder, tmp_path / "copy")
 
 
 def test_what_a_base_says_of_itself(base):
@@ -58,14 +37,46 @@ def test_what_a_base_says_of_itself(base):
     assert base.unknown_words("A Wizard with red hair, a wizard and a castle") == ["wizard", "castle"]
 
 
-def test_plain_diffusers_makes_the_same_picture(base, folder):
+def test_plain_diffusers_makes_the_same_picture(base, base_folder):
     (ours,) = base.generate(PROMPT, seed=3, steps=4, guidance=2.0)
-    plain = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
+    plain = StableDiffusionPipeline.from_pretrained(base_folder, dtype=torch.float32)
     theirs = plain(
         PROMPT, num_inference_steps=4, guidance_scale=2.0, generator=torch.Generator().manual_seed(3), output_type="np"
     ).images[0]
     assert ours.image.shape == (32, 32, 3) and ours.image.dtype == np.uint8
     np.testing.assert_array_equal(ours.image, np.rint(theirs * 255).astype(np.uint8))
+
+
+def test_trajectories_go_the_way_of_the_pipeline(base, tiny, tokenizer):
+    from diffusers import StableDiffusionXLPipeline
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    from ipse.diffusion.trajectory import sample
+
+    torch.manual_seed(0)
+    size = {"num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 16, "vocab_size": 200}
+    one, other = (CLIPTextConfig(hidden_size=w, intermediate_size=w, projection_dim=w, **size) for w in (20, 12))
+    xl = StableDiffusionXLPipeline(
+        base.pipeline.vae, CLIPTextModel(one), CLIPTextModelWithProjection(other), tokenizer, tokenizer, tiny("sdxl"),
+        DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False),
+        add_watermarker=False,
+    )  # fmt: skip
+    xl.set_progress_bar_config(disable=True)
+    for which in (base, Base("xl", "sdxl", xl)):
+        for guidance in (1.0, 3.0):
+            (picture,) = which.generate("photo", seed=3, steps=4, guidance=guidance)
+            with torch.no_grad():
+                latent = sample(which.denoiser("photo", guidance), which.noise(3), 4)
+            assert np.abs(which.decode(latent).astype(int) - picture.image).max() <= 1
+
+
+def test_pictures_are_fitted_but_not_distorted(base):
+    picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype(np.uint8)
+    assert base.fit(picture) is picture and base.encode(picture).shape == (1, 4, 4, 4)
+    assert base.fit(picture.repeat(3, 0).repeat(3, 1)).tolist() == picture.tolist()
+    assert base.fit(np.zeros((300, 299, 3), np.uint8)).shape == (32, 32, 3)
+    with pytest.raises(IpseError, match=r"40×32 pixels.*a square"):
+        base.fit(np.zeros((32, 40, 3), np.uint8))
 
 
 def test_a_seed_is_a_picture_however_many_are_made(base):
@@ -95,10 +106,10 @@ def test_the_fingerprint_is_of_the_weights(base, copy):
     assert changed.fingerprint != before
 
 
-def test_the_joint_encoder_comes_with_the_base(base, runs):
+def test_the_joint_encoder_comes_with_the_base(base, base_runs):
     from transformers import CLIPModel
 
-    stored = CLIPModel.from_pretrained(runs / "joint" / "weights", dtype=torch.float32).state_dict()
+    stored = CLIPModel.from_pretrained(base_runs / "joint" / "weights", dtype=torch.float32).state_dict()
     ours = base.joint().state_dict()
     assert ours.keys() == stored.keys()
     for name, value in ours.items():
@@ -155,22 +166,24 @@ def test_memory_runs_out(base, monkeypatch):
         list(base.generate(PROMPT))
 
 
-@pytest.mark.parametrize("options", [{"n": 0}, {"steps": 0}, {"seed": -1}, {"seed": 2**63}, {"batch": 0}])
+@pytest.mark.parametrize(
+    "options", [{"n": 0}, {"steps": 0}, {"seed": -1}, {"seed": 2**63}, {"steps": 1001}, {"batch": 0}]
+)
 def test_numbers_that_cannot_be(base, options):
     with pytest.raises(IpseError):
         list(base.generate(PROMPT, **options))
 
 
-def test_assembling_needs_all_stages_and_a_new_folder(runs, folder, tmp_path):
+def test_assembling_needs_all_stages_and_a_new_folder(base_runs, base_folder, tmp_path):
     with pytest.raises(DataError, match="there already"):
-        assemble(runs, folder)
-    shutil.copytree(runs / "joint", tmp_path / "joint")
+        assemble(base_runs, base_folder)
+    shutil.copytree(base_runs / "joint", tmp_path / "joint")
     with pytest.raises(TrainingError, match="vae is not finished"):
         assemble(tmp_path, tmp_path / "out")
 
 
-def test_generate_from_the_command_line(folder, tmp_path, capsys):
-    arguments = ["generate", "--base", folder, "--prompt", "A wizard with red hair", "--n", 2, "--seed", 4]
+def test_generate_from_the_command_line(base_folder, tmp_path, capsys):
+    arguments = ["generate", "--base", base_folder, "--prompt", "A wizard with red hair", "--n", 2, "--seed", 4]
     with pytest.raises(SystemExit) as end:
         main([str(a) for a in (*arguments, "--steps", 2, "--out", tmp_path / "out")])
     assert not end.value.code
@@ -181,7 +194,7 @@ def test_generate_from_the_command_line(folder, tmp_path, capsys):
     with Image.open(first) as image:
         made = json.loads(image.text["ipse"])
         assert image.size == (32, 32) and image.text["Description"] == "A wizard with red hair"
-    assert made["seed"] == 4 and made["steps"] == 2 and made["base"]["sha256"] == load_base(folder).fingerprint
+    assert made["seed"] == 4 and made["steps"] == 2 and made["base"]["sha256"] == load_base(base_folder).fingerprint
     assert {"torch", "diffusers", "transformers", "ipse"} <= made["versions"].keys()
     with pytest.raises(SystemExit) as end:
         main(["generate", "--prompt", "x", "--base", str(tmp_path)])

@@ -24,6 +24,7 @@ class Verb(NamedTuple):
 
 VERBS = {
     "adapter": Verb("ipse.cli.adapter:adapter", "Look into files of identity adapters, and write them anew."),
+    "bench": Verb("ipse.cli.bench:bench", "Hold methods against each other on fixed sets."),
     "cluster": Verb("ipse.cli.cluster:cluster", "Sort the faces of photographs into people nobody has named."),
     "demo": Verb("ipse.cli.demo:demo", "See what ipse does, in pictures and a page."),
     "describe": Verb("ipse.cli.describe:describe", "Tell what can be seen of the faces in photographs."),
@@ -33,6 +34,9 @@ VERBS = {
     "find": Verb("ipse.cli.find:find", "Find the people you enrolled in photographs and videos."),
     "gallery": Verb("ipse.cli.gallery:gallery", "See, calibrate, move and clear what is remembered."),
     "generate": Verb("ipse.cli.generate:generate", "Pictures from words, each with its provenance."),
+    "inpaint": Verb("ipse.cli.inpaint:inpaint", "Paint a part of a picture anew."),
+    "invert": Verb("ipse.cli.invert:invert", "Find what a base would make a picture from, to change it."),
+    "score": Verb("ipse.cli.score:score", "Do made pictures show who and what they should?"),
     "systems": Verb("ipse.cli.systems:systems", "List the published systems that work here, with their evidence."),
     "synth": Verb("ipse.cli.synth:synth", "Evaluation sets of faces and labeled bodies, and audits with them."),
     "train": Verb("ipse.cli.train:train", "Train encoders and other networks by recipes."),

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     import torch
     from diffusers import DiffusionPipeline
     from transformers import CLIPModel
+
+    from ipse.diffusion.trajectory import Denoiser
 
 FORMAT = "ipse.base/1"
 RECORD = "ipse.json"
@@ -57,7 +59,11 @@ class Generated:
     image
         (height, width, 3) uint8.
     prompt, seed, steps, guidance
-        What it was made by; alone, with the same base, they make it again.
+        What it was made by; for `Base.generate`, alone, with the same base, they make it again.
+    more
+        What else it was made by: JSON values for its provenance, which may replace the entries of others.
+    origin
+        What shows it to be no photograph, in words.
     """
 
     image: npt.NDArray[np.uint8] = field(repr=False)
@@ -65,6 +71,8 @@ class Generated:
     seed: int
     steps: int
     guidance: float
+    more: Mapping[str, object] = field(default_factory=dict)
+    origin: str = "Made by a generative network; it does not show a real scene."
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,17 +209,16 @@ class Base:
         """
         import torch
 
-        if n < 1 or steps < 1 or seed < 0 or (batch is not None and batch < 1):
-            raise IpseError(f"{n} pictures in {steps} steps from seed {seed} cannot be made.", "Use positive numbers.")
-        if seed + n > 2**63:
-            raise IpseError(f"The seed {seed} is too large.", "Use one below 2**63.")
-        scale = GUIDANCE[self.kind] if guidance is None else float(guidance)
+        self.check(n, seed, steps)
+        if batch is not None and batch < 1:
+            raise IpseError(f"{batch} pictures cannot be made at a time.", "Use a positive number.")
+        scale = self.scale(guidance)
         together = batch or (1 if self.device.type == "cpu" else 8)
         for start in range(0, n, together):
             seeds = range(seed + start, seed + min(n, start + together))
             # Noise is drawn on the CPU, where it is the same whatever the device.
             noise = torch.cat([self.noise(number) for number in seeds]).to(self.device, self.pipeline.unet.dtype)
-            with _memory(together):
+            with enough_memory(together):
                 images = self.pipeline(
                     [prompt] * len(seeds),
                     num_inference_steps=steps,
@@ -228,25 +235,126 @@ class Base:
 
         return torch.randn((1, *self.latent), generator=torch.Generator().manual_seed(seed))
 
-    def provenance(self, picture: Generated) -> dict[str, object]:
-        """Text entries for the PNG of a picture: what made it, and all that is needed to make it again."""
-        import ipse
+    def check(self, n: int, seed: int, steps: int) -> None:
+        """Make sure that `n` pictures from a seed on can be made in some steps.
+
+        Raises
+        ------
+        IpseError
+            If not.
+        """
+        if n < 1 or steps < 1 or seed < 0:
+            raise IpseError(f"{n} pictures in {steps} steps from seed {seed} cannot be made.", "Use positive numbers.")
+        if seed + n > 2**63:
+            raise IpseError(f"The seed {seed} is too large.", "Use one below 2**63.")
+        most = self.pipeline.scheduler.config.num_train_timesteps
+        if steps > most:
+            raise IpseError(f"{steps} steps are more than the base has levels of noise.", f"Use at most {most}.")
+
+    def scale(self, guidance: float | None) -> float:
+        """Guidance as a number: what was asked for, or that of `GUIDANCE`."""
+        return GUIDANCE[self.kind] if guidance is None else float(guidance)
+
+    def denoiser(self, prompt: str, guidance: float | None = None) -> Denoiser:
+        """Network and conditions of a prompt, for `ipse.diffusion.trajectory`.
+
+        Sampling is DDIM's over the noise that the base was trained with, whatever scheduler its pipeline has.
+
+        Parameters
+        ----------
+        prompt, guidance
+            As in `generate`.
+
+        Raises
+        ------
+        IpseError
+            If the base predicts what cannot be followed, or memory runs out.
+        """
+        import torch
+        from diffusers import DDIMScheduler
+
+        from ipse.diffusion.trajectory import Denoiser
+
+        scale, pipeline = self.scale(guidance), self.pipeline
+        with torch.no_grad(), enough_memory():
+            text, negative, *pooled = pipeline.encode_prompt(
+                prompt=prompt, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=scale > 1
+            )
+        added: list[dict[str, torch.Tensor] | None] = [None, None]
+        if self.kind == "sdxl":
+            # Size of the original, corner and size of what was cut out of it: the whole, at the size of the base.
+            sizes = torch.tensor([[*self.size, 0, 0, *self.size]]).to(text)
+            added = [None if one is None else {"text_embeds": one, "time_ids": sizes} for one in pooled]
+        scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+        return Denoiser(pipeline.unet, scheduler, text, negative, scale, *added)
+
+    def fit(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """A picture (H, W, 3) of any size at that of the base.
+
+        Raises
+        ------
+        IpseError
+            If it is of another shape: it would be distorted.
+        """
+        from ipse.images import resize
+
+        (high, wide), (height, width) = image.shape[:2], self.size
+        # A pixel more or less is rounding.
+        if abs(wide * height - high * width) > max(height, width):
+            raise IpseError(
+                f"The picture has {wide}×{high} pixels, and the base {self.name} makes {width}×{height}.",
+                f"Cut it to that shape first: {'a square' if width == height else f'{width} to {height}'}.",
+            )
+        return image if (high, wide) == (height, width) else resize(image, width, height)
+
+    def encode(self, image: npt.NDArray[np.uint8]) -> torch.Tensor:
+        """The latent (1, channels, height, width) of a picture at the size of the base (H, W, 3), uint8."""
+        import torch
+
+        from ipse.diffusion.trajectory import to_latent
+
+        pixels = torch.tensor(image).permute(2, 0, 1)[None].to(self.device, self.pipeline.vae.dtype) / 127.5 - 1
+        with torch.no_grad(), enough_memory():
+            return to_latent(self.pipeline.vae, pixels)
+
+    def decode(self, latent: torch.Tensor) -> npt.NDArray[np.uint8]:
+        """The picture (H, W, 3), uint8, of a latent (1, channels, height, width).
+
+        A safety checker that the pipeline has sees it, as it does those of `generate`.
+        """
+        import torch
+
+        from ipse.diffusion.trajectory import to_pixels
+
+        pipeline, shown = self.pipeline, None
+        with torch.no_grad(), enough_memory():
+            pixels = to_pixels(pipeline.vae, latent)
+            if getattr(pipeline, "safety_checker", None) is not None:
+                pixels, flagged = pipeline.run_safety_checker(pixels, self.device, pixels.dtype)
+                shown = [not flag for flag in flagged]
+            (image,) = pipeline.image_processor.postprocess(pixels, output_type="np", do_denormalize=shown)
+        return np.rint(image * 255).astype(np.uint8)
+
+    def made(self, **options: object) -> dict[str, object]:
+        """What something was made by, as JSON values: options, the base by its checksum, and versions."""
         from ipse.measure.evidence import versions
 
-        made = {
-            "prompt": picture.prompt,
-            "seed": picture.seed,
-            "steps": picture.steps,
-            "guidance": picture.guidance,
-            "scheduler": type(self.pipeline.scheduler).__name__,
+        made = {"scheduler": type(self.pipeline.scheduler).__name__} | options
+        return made | {
             "base": {"name": self.name, "kind": self.kind, "sha256": self.fingerprint},
             "versions": versions(),
         }
+
+    def provenance(self, picture: Generated) -> dict[str, object]:
+        """Text entries for the PNG of a picture: what made it, and all that is needed to make it again."""
+        import ipse
+
+        given = {name: getattr(picture, name) for name in ("prompt", "seed", "steps", "guidance")}
         return {
             "Software": f"ipse {ipse.__version__}",
             "Description": picture.prompt,
-            "Source": "Made by a generative network; it does not show a real scene.",
-            "ipse": made,
+            "Source": picture.origin,
+            "ipse": self.made(**given | dict(picture.more)),
         }
 
 
@@ -287,13 +395,15 @@ def load_base(which: str | Path = "world", *, device: str = "", half: bool = Fal
         import torch
         from diffusers import DiffusionPipeline
         from diffusers.utils import logging
+        from transformers.utils import logging as transformers_logging
     except ImportError as error:
         raise IpseError(
             f"Generating needs {error.name}, which is not installed.", "pip install 'ipse[generate]'"
         ) from error
-    logging.disable_progress_bar()
+    for told in (logging, transformers_logging):
+        told.disable_progress_bar()
     local = folder.exists()
-    with _reading(name), _memory(1):
+    with _reading(name), enough_memory():
         pipeline = DiffusionPipeline.from_pretrained(
             folder if local else name,
             dtype=torch.float16 if half else torch.float32,
@@ -365,7 +475,7 @@ def _reading(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _memory(batch: int) -> Iterator[None]:
+def enough_memory(batch: int = 1) -> Iterator[None]:
     """Turn a lack of memory, on a GPU or not, into what can be done about it."""
     try:
         yield

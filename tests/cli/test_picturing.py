@@ -1,0 +1,136 @@
+"""``ipse invert``, ``generate --from`` and ``inpaint``, with a tiny base of random weights."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("diffusers")
+pytest.importorskip("torch")
+
+from ipse import cli
+
+PROMPT = "A portrait of a woman with red hair"
+
+
+def run(capsys, *arguments):
+    with pytest.raises(SystemExit) as caught:
+        cli.main([str(argument) for argument in arguments])
+    output = capsys.readouterr()
+    return caught.value.code, output.out, output.err
+
+
+@pytest.fixture
+def picture(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 4, 3)).astype(np.uint8)
+    Image.fromarray(pixels.repeat(12, 0).repeat(12, 1)).save(tmp_path / "Ada.png")
+    return tmp_path / "Ada.png"
+
+
+def provenance(path):
+    with Image.open(path) as image:
+        return image.text, json.loads(image.text["ipse"])
+
+
+def test_a_picture_is_inverted_and_changed(capsys, base_folder, picture, tmp_path):
+    file, again, out = tmp_path / "a.safetensors", tmp_path / "again.png", tmp_path / "out"
+    common = ("--base", base_folder, "--prompt")
+    code, told, err = run(
+        capsys, "invert", picture, *common, "A wizard", "--steps", 4, "--out", file, "--again", again,
+        "--method", "edit-friendly", "--seed", 7,
+    )  # fmt: skip
+    assert code == 0 and "does not know the word 'wizard'" in err
+    *paths, last = told.splitlines()
+    words = last.split()
+    assert paths == [str(file), str(again)] and words[0] == "PSNR"
+    # Independent of the weights, edit-friendly inversion gives back all that the autoencoder leaves.
+    assert float(words[1]) == pytest.approx(float(words[-2]), abs=0.1)
+    text, made = provenance(again)
+    assert text["Description"] == "A wizard" and made["inversion"]["method"] == "edit-friendly"
+
+    code, told, _ = run(capsys, "generate", "--from", file, *common, PROMPT, "--strength", 0.8, "--out", out)
+    assert (code, told) == (0, f"{out / 'a-a-portrait-of-a-woman-with-red-hair-7.png'}\n")
+    text, made = provenance(told.strip())
+    assert text["Description"] == PROMPT and made["prompt"] == PROMPT and made["strength"] == 0.8
+    assert made["inversion"]["prompt"] == "A wizard" and (made["seed"], made["steps"]) == (7, 4)
+    assert {"name", "kind", "sha256"} == made["base"].keys() and "diffusers" in made["versions"]
+
+
+def test_files_of_another_base_are_refused(capsys, base_folder, picture, tmp_path):
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    file = tmp_path / "a.safetensors"
+    assert (
+        run(capsys, "invert", picture, "--base", base_folder, "--prompt", PROMPT, "--steps", 2, "--out", file)[0] == 0
+    )
+    with safe_open(file, "pt") as content:
+        metadata = content.metadata()
+    made = json.loads(metadata["made"])
+    made["base"] |= {"name": "another-base", "sha256": "0" * 64}
+    save_file(load_file(file), file, metadata=metadata | {"made": json.dumps(made)})
+    code, out, err = run(capsys, "generate", "--from", file, "--base", base_folder, "--prompt", PROMPT)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "with the base another-base (000000000000)" in err and "--base" in err and "invert the picture again" in err
+
+
+def test_a_mask_is_painted(capsys, base_folder, picture, tmp_path):
+    pixels = np.zeros((48, 48), np.uint8)
+    pixels[:, 20:30] = 255
+    Image.fromarray(pixels).save(tmp_path / "mask.png")
+    code, told, err = run(
+        capsys, "inpaint", picture, "--mask", tmp_path / "mask.png", "--base", base_folder, "--prompt", PROMPT,
+        "--steps", 2, "-n", 2, "--seed", 5, "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert code == 0 and "s per picture" in err
+    names = [f"ada-a-portrait-of-a-woman-with-red-hair-{seed}.png" for seed in (5, 6)]
+    assert told.splitlines() == [str(tmp_path / "out" / name) for name in names]
+    before, after = (np.asarray(Image.open(path)) for path in (picture, told.splitlines()[0]))
+    np.testing.assert_array_equal(after[pixels == 0], before[pixels == 0])
+    assert not np.array_equal(after, before)
+    text, made = provenance(told.splitlines()[1])
+    assert text["Source"].startswith("Partly") and made["seed"] == 6 and len(made["inpaint"]["picture"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("invert", "broken.png"), "broken.png is empty"),
+        (("invert", "nothing.png"), "nothing.png does not exist"),
+        (("invert", "wide.png"), "64×48 pixels, and the base world-base makes 32×32. Cut it to that shape"),
+        (("invert", "Ada.png", "--steps", 2, "--out", "Ada.png/a"), "Cannot write"),
+        (("inpaint", "broken.png", "--mask", "mask.png"), "broken.png is empty"),
+        (("inpaint", "Ada.png", "--mask", "broken.png"), "broken.png is empty"),
+        (("inpaint", "Ada.png", "--mask", "wide.png"), "mask has 64×48 pixels, and the picture 48×48"),
+        (("inpaint", "Ada.png", "--mask", "mask.png"), "The mask is empty"),
+        (("inpaint", "Ada.png"), "either --mask or --region"),
+        (("inpaint", "Ada.png", "--mask", "mask.png", "--region", "hair"), "either --mask or --region"),
+        (("inpaint", "Ada.png", "--region", "hair,nose"), "called 'nose'"),
+        (("generate", "--from", "Ada.png"), "Ada.png is damaged"),
+        (("generate", "--from", "nothing"), "Cannot read nothing"),
+        (("generate", "--from", "nothing", "--steps", 3, "-n", 1), "Drop -n and --steps"),
+        (("generate", "--strength", 0.5), "nothing to change"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(capsys, base_folder, picture, tmp_path, monkeypatch, arguments, problem):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.png").write_bytes(b"")
+    Image.new("RGB", (64, 48)).save("wide.png")
+    Image.new("L", (48, 48)).save("mask.png")
+    code, out, err = run(capsys, *arguments, "--base", base_folder, "--prompt", PROMPT)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert problem in err
+    assert not list(tmp_path.glob("*.safetensors")) and not (tmp_path / "out").exists()
+
+
+def test_help_loads_no_network():
+    for verb in ("generate", "invert", "inpaint"):
+        script = (
+            "import sys\nfrom ipse import cli\n"
+            f"try:\n    cli.main([{verb!r}, '--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
+            "assert not {'torch', 'diffusers', 'numpy'} & set(sys.modules)"
+        )
+        subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
