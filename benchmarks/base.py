@@ -13,8 +13,14 @@ distance from the captions' own renderings to those. Detection: the HOG detector
 camera. Diversity: the distance by dlib's face network of two seeds of one caption, beside that of two people who are
 rendered with the same age group, gender and skin tone.
 
+Inversion: renderings of a quarter of the people, each by its full caption, inverted and made again. Overheads: seconds
+of the processor for a picture with handles over those of the plain pipeline, in turns; they depend on the shape of the
+base and not on its weights.
+
     python benchmarks/base.py --judge runs/judge/base-judge.safetensors             # an hour on one thread
+    python benchmarks/base.py --only inversion adapter attention                    # some parts; other figures stay
     python benchmarks/base.py --judge FILE --base FOLDER --people 100 --dry         # a look; writes no figures
+    python benchmarks/base.py --only inversion --start 0 --people 40                # other people; writes no figures
 """
 
 from __future__ import annotations
@@ -22,7 +28,10 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +53,8 @@ from ipse.world.recipe import Recipe
 ROOT = Path(__file__).parents[1]
 JUDGED = 900_000
 STEPS = 20
+CAPTION = "A portrait of a smiling woman with red hair."
+"""What is made where only the time counts: every caption is as many tokens, with its padding."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +79,39 @@ def rendered(folder: Path, start: int, people: int, workers: int) -> Rendered:
     )
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What the parts measure, and with what; see the options of `main`."""
+
+    base: Base
+    judge: Path | None
+    start: int
+    people: int
+    work: Path
+    workers: int
+
+    @cached_property
+    def real(self) -> Rendered:
+        """The captions' own renderings."""
+        return rendered(self.work / f"captions-{self.start}", self.start, self.people, self.workers)
+
+    @cached_property
+    def others(self) -> Rendered:
+        """As many other people, so far from the first that sets of any size have nobody in common."""
+        start = self.start + 50_000
+        return rendered(self.work / f"others-{start}", start, self.people, self.workers)
+
+    @cached_property
+    def made(self) -> npt.NDArray[np.uint8]:
+        """A picture for each caption."""
+        return generated(self.base, self.real.captions, self.work, 0)
+
+    @cached_property
+    def again(self) -> npt.NDArray[np.uint8]:
+        """Of other seeds, for the first quarter of the captions."""
+        return generated(self.base, self.real.captions[: self.people // 4], self.work, 1)
+
+
 def generated(base: Base, captions: list[str], folder: Path, seed: int) -> npt.NDArray[np.uint8]:
     """One picture for each caption (N, H, W, 3), made once; a run that was stopped goes on."""
     home = folder / f"{base.fingerprint[:16]}-{STEPS}-{seed}"
@@ -87,13 +131,12 @@ def balanced(hits: npt.NDArray[np.bool_], true: npt.NDArray[np.str_]) -> float:
     return float(np.mean([hits[true == c].mean() for c in np.unique(true)]))
 
 
-def prompts(
-    evidence: Evidence, judge: PictureJudge, made: npt.NDArray[np.uint8], real: Rendered, others: Rendered
-) -> None:
+def prompts(evidence: Evidence, setting: Setting) -> None:
     """Add the figures that the judge gives."""
+    judge, made, real = PictureJudge(setting.judge), setting.made, setting.real
     told, features = judge.tell(made)
     told_real, features_real = judge.tell(real.images)
-    _, features_others = judge.tell(others.images)
+    _, features_others = judge.tell(setting.others.images)
     means = {}
     for name in judge.classes:
         true = judge.truth(name, real.facts)
@@ -125,10 +168,9 @@ def prompts(
     )
 
 
-def faces(
-    evidence: Evidence, first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8], real: Rendered, seed: int = 0
-) -> None:
-    """Add the figures of detection and of diversity; `second` shows the first captions once more."""
+def faces(evidence: Evidence, setting: Setting) -> None:
+    """Add the figures of detection and of diversity."""
+    first, second, real = setting.made, setting.again, setting.real
     detector, encoder = HogDetector(), DlibFaceEncoder(threads=1)
 
     def look(images: npt.NDArray[np.uint8], what: str) -> npt.NDArray[np.float32]:
@@ -153,7 +195,7 @@ def faces(
     apart = np.linalg.norm(one[: len(two)] - two, axis=1)
     apart = apart[np.isfinite(apart)]
     groups = [tuple(fact.get(name, "") for name in ("age_group", "gender", "skin_tone")) for fact in real.facts]
-    draw, rows = np.random.default_rng(seed), []
+    draw, rows = np.random.default_rng(0), []
     for group in sorted(set(groups)):
         members = draw.permutation([i for i, g in enumerate(groups) if g == group and np.isfinite(true[i, 0])])
         rows += [np.linalg.norm(true[a] - true[b]) for a, b in zip(members[::2], members[1::2], strict=False)]
@@ -167,16 +209,17 @@ def faces(
     )
 
 
-def cost(evidence: Evidence, base: Base, caption: str, trials: int = 10) -> None:
+def cost(evidence: Evidence, setting: Setting, trials: int = 10) -> None:
     """Add seconds per picture on one thread, and the size of the weights."""
     import torch
 
+    base = setting.base
     torch.set_num_threads(1)
-    list(base.generate(caption, steps=STEPS))
+    list(base.generate(CAPTION, steps=STEPS))
     seconds = []
     for number in range(trials):
         start = time.perf_counter()
-        list(base.generate(caption, seed=number, steps=STEPS))
+        list(base.generate(CAPTION, seed=number, steps=STEPS))
         seconds.append(time.perf_counter() - start)
     evidence.add(
         "base.seconds_per_picture",
@@ -188,35 +231,137 @@ def cost(evidence: Evidence, base: Base, caption: str, trials: int = 10) -> None
     evidence.add("base.weights_mb", base.record["bytes"] / 1e6, "MB", n=1)
 
 
-def main() -> None:
+def inversion(evidence: Evidence, setting: Setting) -> None:
+    """Add how near a rendering is that was inverted by its caption and made again."""
+    from ipse.diffusion.inversion import invert_picture, psnr
+
+    base, real = setting.base, setting.real
+    count = max(2, setting.people // 4)
+    back, alone = [], []
+    for image, caption in track(list(zip(real.images, real.captions, strict=True))[:count], description="inversion"):
+        fitted = base.fit(image)
+        back.append(psnr(invert_picture(base, image, caption, steps=STEPS).generate(base).image, fitted))
+        alone.append(psnr(base.decode(base.encode(fitted)), fitted))
+    evidence.add(
+        "base.inversion_psnr_db",
+        float(np.mean(back)),
+        "dB",
+        n=len(back),
+        ci95=bootstrap_ci(back),
+        against=("autoencoder alone", float(np.mean(alone))),
+        note=f"DDIM run backward, {STEPS} steps, full captions, no guidance; mean over people",
+    )
+
+
+def adapter(evidence: Evidence, setting: Setting, trials: int = 40) -> None:
+    """Add what an identity adapter on every cross-attention layer costs."""
+    import torch
+
+    from ipse.diffusion.adapters import Adapter, LinearProjection
+    from ipse.diffusion.attention import attached
+
+    unet = setting.base.pipeline.unet
+    torch.manual_seed(0)
+    made = Adapter.new(unet, LinearProjection(128, unet.config.cross_attention_dim)).requires_grad_(False)
+    nobody, somebody = made.tokens(torch.randn(2, 128)).split(1)
+    note = f"decoupled cross-attention to {somebody.shape[1]} identity tokens in {len(made.layers)} layers"
+    overhead(
+        evidence,
+        "base.adapter_overhead",
+        setting.base,
+        lambda: attached(unet, made.on(unet, somebody, negative=nobody)),
+        trials,
+        note,
+    )
+
+
+def attention(evidence: Evidence, setting: Setting, trials: int = 40) -> None:
+    """Add what keeping every map of cross-attention costs."""
+    from ipse.diffusion.attention import Capture, attached, layers_of
+
+    unet = setting.base.pipeline.unet
+    layers = sum(layer.cross for layer in layers_of(unet))
+    note = f"maps of {layers} layers and {STEPS} steps, of the prompt and of no prompt, mean over heads"
+    overhead(evidence, "base.attention_overhead", setting.base, lambda: attached(unet, Capture()), trials, note)
+
+
+def overhead(
+    evidence: Evidence,
+    name: str,
+    base: Base,
+    attach: Callable[[], AbstractContextManager[None]],
+    trials: int,
+    note: str,
+) -> None:
+    """Add the seconds of a picture within a context over those of a plain one, in turns."""
+    import torch
+
+    def seconds(seed: int, context: Callable[[], AbstractContextManager[None]]) -> float:
+        # Of the processor: what else the machine does counts less.
+        start = time.process_time()
+        with context():
+            list(base.generate(CAPTION, seed=seed, steps=STEPS))
+        return time.process_time() - start
+
+    torch.set_num_threads(1)
+    for context in (nullcontext, attach):
+        seconds(0, context)
+    ratios = []
+    for seed in track(range(trials), description=name):
+        # Each goes first as often as the other.
+        if seed % 2:
+            plain, handled = seconds(seed, nullcontext), seconds(seed, attach)
+        else:
+            handled, plain = seconds(seed, attach), seconds(seed, nullcontext)
+        ratios.append(handled / plain)
+    evidence.add(
+        name,
+        float(np.median(ratios)),
+        "x",
+        n=trials,
+        ci95=bootstrap_ci(ratios, statistic=np.median),
+        note=f"{note}; over the plain pipeline, {STEPS} steps with guidance, one thread, median of pairs in turns",
+    )
+
+
+PARTS: dict[str, Callable[[Evidence, Setting], None]] = {
+    "prompts": prompts,
+    "faces": faces,
+    "cost": cost,
+    "inversion": inversion,
+    "adapter": adapter,
+    "attention": attention,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--judge", type=Path, required=True, help="weights of the judge")
+    parser.add_argument("--only", choices=tuple(PARTS), nargs="+", help="these parts; other figures stay")
+    parser.add_argument("--judge", type=Path, help="weights of the judge, for the part prompts")
     parser.add_argument("--base", default="world")
+    parser.add_argument("--start", type=int, default=JUDGED, help="number of the first person; others are a trial")
     parser.add_argument("--people", type=int, default=1000, help="captions, and renderings of each set")
     parser.add_argument("--work", type=Path, default=Path("out/base-benchmark"), help="folder of pictures made once")
     parser.add_argument("--workers", type=int, default=2, help="processes that render")
     parser.add_argument("--sheet", type=Path, help="a PNG with 64 of the pictures")
     parser.add_argument("--dry", action="store_true", help="print the figures and write none")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    chosen = [name for name in PARTS if name in (options.only or PARTS)]
+    if "prompts" in chosen and options.judge is None:
+        parser.error("prompts cannot be measured without --judge")
 
     base = load_base(options.base, device="cpu")
-    judge = PictureJudge(options.judge)
-    real = rendered(options.work / "captions", JUDGED, options.people, options.workers)
-    # Far from the first, so that sets of any size have nobody in common.
-    others = rendered(options.work / "others", JUDGED + 50_000, options.people, options.workers)
-    made = generated(base, real.captions, options.work, 0)
-    again = generated(base, real.captions[: options.people // 4], options.work, 1)
-
-    evidence = Evidence("base", seeds=[0, 1])
-    prompts(evidence, judge, made, real, others)
-    faces(evidence, made, again, real)
-    cost(evidence, base, real.captions[0])
+    setting = Setting(base, options.judge, options.start, options.people, options.work, options.workers)
+    evidence, console = Evidence("base", seeds=[0, 1]), Console()
+    for name in chosen:
+        PARTS[name](evidence, setting)
+        # After each part, so that a run cut short keeps what it has.
+        if options.start == JUDGED and not options.dry:
+            console.print(f"{name} written: {evidence.write(update=True)}")
     if options.sheet:
-        save_png(contact_sheet(list(made[:64]), 8, gap=2), options.sheet, {"Description": "Made by the world base."})
-    Console().print(evidence.summary())
-    if not options.dry:
-        # Benchmarks of the handles write their figures into the same file.
-        evidence.write(update=True)
+        sheet = contact_sheet(list(setting.made[:64]), 8, gap=2)
+        save_png(sheet, options.sheet, {"Description": "Made by the world base."})
+    console.print(evidence.summary(), highlight=False)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from ipse.diffusion.trajectory import Inpaint, sample
 from ipse.errors import IpseError
 from ipse.images import ImageSource, read_image, resize, to_float
 
-_EMPTY_HINT = "White is painted, black is kept."
+_MASK_HINT = "White is painted, black is kept."
 
 
 def inpaint(
@@ -133,6 +133,6 @@ def _check_mask(mask: npt.NDArray[np.floating[Any]], image: npt.NDArray[np.uint8
             "Give a mask of the picture's size.",
         )
     if not (mask.min() >= 0 and mask.max() <= 1):
-        raise IpseError("A mask goes from 0 to 1.", _EMPTY_HINT)
+        raise IpseError("A mask goes from 0 to 1.", _MASK_HINT)
     if not mask.any():
-        raise IpseError("The mask is empty: there is nothing to paint.", _EMPTY_HINT)
+        raise IpseError("The mask is empty: there is nothing to paint.", _MASK_HINT)
