@@ -1,0 +1,91 @@
+"""Pose2ID without its generator: features moved towards the center of their person by their mutual neighbors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ipse.catalogue import system
+from ipse.gallery.rerank import MEMORY_MIB, neighbors, prepared, unit
+
+
+@system(
+    name="Pose2ID",
+    paper="From Poses to Identity: Training-Free Person Re-Identification via Feature Centralization",
+    year=2025,
+    arxiv="2503.00938",
+    room="gallery",
+    claim="Features of any encoder are moved to the center of their person without training: by the features of "
+    "mutual neighbors, and by pictures of the person generated in standard poses.",
+    evidence=["reid.pose2id.*"],
+    works_means="Neighbors alone raise mAP and rank-1 over the cosine, features come nearer to the true centers, and "
+    "re-ranking on top still helps: that much is shown. Generated pictures of the person raise them further and those "
+    "of somebody else do not: that half needs a generator of bodies, and is not here yet.",
+    status="experimental",
+)
+def centralize(features: Any, k1: int = 2, k2: int = 2, memory_mib: float = MEMORY_MIB) -> npt.NDArray[np.float32]:
+    """Neighbor feature centralization (Yuan et al. 2025, section 3.4).
+
+    To each feature are added those of its `k1` nearest that have it among their own `k2` nearest. The neighbors are
+    taken before anything is moved, so the order of the features does not matter.
+
+    Queries and gallery are centralized as one set, as the published code does it::
+
+        moved = centralize(np.concatenate([query, gallery]))
+        query, gallery = moved[: len(query)], moved[len(query) :]
+
+    Then the answer to a query depends on the others asked with it. A gallery may also be centralized alone.
+
+    Parameters
+    ----------
+    features
+        (N, D), array or tensor, compared by cosine; N is more than k1 and k2.
+    k1, k2
+        Neighbors that a feature has, and that must have it; 2 and 2 in the published code.
+    memory_mib
+        Limit of the distances held at a time.
+
+    Returns
+    -------
+    numpy.ndarray
+        (N, D) float32 of length 1; a feature without mutual neighbors keeps its direction.
+
+    Raises
+    ------
+    ValueError
+        If there are too few features, or one is not finite or of zeros.
+    """
+    found = prepared(features, "cosine")
+    near, _ = neighbors(found, found, max(k1, k2), memory_mib, itself=True)
+    moved = found.copy()
+    for theirs in near[:, :k1].T:
+        mutual = (near[theirs, :k2] == np.arange(len(found))[:, None]).any(axis=1)
+        moved[mutual] += found[theirs[mutual]]
+    return unit(moved)
+
+
+def center_distance(features: Any, person: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """How far features lie from the center of their person.
+
+    It stands for the identity density of Pose2ID (section 4.2): smaller is denser.
+
+    Parameters
+    ----------
+    features
+        (N, D), compared by cosine.
+    person
+        (N,) who is whose.
+
+    Returns
+    -------
+    numpy.ndarray
+        (N,) Euclidean distances of the features, scaled to length 1, from the mean of those of their person.
+    """
+    found = prepared(features, "cosine")
+    _, index = np.unique(np.asarray(person), return_inverse=True)
+    centers = np.zeros((index.max(initial=-1) + 1, found.shape[1]))
+    np.add.at(centers, index, found)
+    centers /= np.bincount(index)[:, None]
+    return np.linalg.norm(found - centers[index], axis=1)
