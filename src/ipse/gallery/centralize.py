@@ -26,7 +26,7 @@ from ipse.gallery.rerank import MEMORY_MIB, neighbors, prepared, unit
     status="experimental",
 )
 def centralize(features: Any, k1: int = 2, k2: int = 2, memory_mib: float = MEMORY_MIB) -> npt.NDArray[np.float32]:
-    """Neighbor feature centralization (Yuan et al. 2025, section 3.4).
+    """Neighbor feature centralization (Yuan et al. 2025, section 3).
 
     To each feature are added those of its `k1` nearest that have it among their own `k2` nearest. The neighbors are
     taken before anything is moved, so the order of the features does not matter.
@@ -69,7 +69,7 @@ def centralize(features: Any, k1: int = 2, k2: int = 2, memory_mib: float = MEMO
 def center_distance(features: Any, person: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """How far features lie from the center of their person.
 
-    It stands for the identity density of Pose2ID (section 4.2): smaller is denser.
+    It tells what the identity density ID² of Pose2ID tells: how tight a person's features are. Smaller is tighter.
 
     Parameters
     ----------

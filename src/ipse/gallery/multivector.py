@@ -88,7 +88,7 @@ class Chamfer:
     """Chamfer distances between templates, computed when rows are asked for.
 
     1 − the mean over the query's vectors of their largest cosine with a vector of the other: from 0 to 2, not
-    symmetric. MUVERA (Dhulipala et al. 2024, equation 1) has the sum in place of the mean, which orders an answer
+    symmetric. MUVERA (Dhulipala et al. 2024, section 1) has the sum in place of the mean, which orders an answer
     likewise.
 
     Parameters

@@ -36,8 +36,8 @@ class FixedDimensionalEncoding:
         Numbers that a cell keeps of its vector, by a random matrix of ±1 / √`inner` (the paper's ψ, d_proj); None
         keeps all.
     final
-        Numbers of the whole, by adding each of them, with a random sign, to a random one of so many (section C.3
-        says ±1; the published code counts, which approaches the same inner product at less cost); None keeps all.
+        Numbers of the whole (the paper's ψ′, d_final): each number is added, with a random sign, to a random one of so
+        many, a projection that costs one addition for each; None keeps all.
     seed
         Of all that is random; both sides must have the same.
     """
