@@ -3,7 +3,7 @@ import re
 import pytest
 
 from ipse.errors import WorldError
-from ipse.world.caption import article, captions, facts, join, shown_expression
+from ipse.world.caption import article, captions, facts, join, shown_expression, subject
 from ipse.world.look import Bag, Garment, Glasses, Hat, Look, look
 from ipse.world.parts import LABELS
 from ipse.world.person import Person, person
@@ -374,3 +374,10 @@ def test_words():
         "an Olive tree",
     ]
     assert [join(list("abc"[:n])) for n in range(4)] == ["", "a", "a and b", "a, b, and c"]
+
+
+def test_the_words_for_somebody_are_those_of_captions():
+    assert subject({"age_group": "elder", "gender": "female"}) == "an elderly woman"
+    assert subject({"gender": "male", "hat": "cap"}) == "a man" and subject({}) == "a person"
+    with pytest.raises(WorldError, match="Nobody is old and female"):
+        subject({"age_group": "old", "gender": "female"})

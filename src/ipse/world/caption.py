@@ -159,6 +159,14 @@ def join(items: Sequence[str]) -> str:
     return f"{', '.join(items[:-1])}, and {items[-1]}"
 
 
+def subject(known: Mapping[str, str]) -> str:
+    """Who somebody with these facts is in a caption, such as ``a young woman``; only age group and gender count."""
+    group = known.get("age_group", "unclear"), known.get("gender", "unclear")
+    if group not in _SUBJECTS:
+        raise WorldError(f"Nobody is {' and '.join(group)}; see `facts` for age groups and genders.")
+    return article(_SUBJECTS[group][0])
+
+
 def shown_expression(shot: Shot) -> str | None:
     """The named expression that the facial actions show, whatever the Shot calls it; None where none is clear."""
     for name in (shot.mood, *EXPRESSIONS):
