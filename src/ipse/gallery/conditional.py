@@ -83,8 +83,9 @@ class Space:
     claim="What counts as alike is a condition that comes with the query, so one gallery answers several questions.",
     evidence=["reid.genecis.*"],
     works_means="On world people in shared clothes, both 'same person, other clothes' and 'same clothes, other person' "
-    "find the right picture first more often than either feature alone and than their average. The paper's combiner "
-    "of pictures and free text, trained on mined captions, is not here: conditions are those that features exist for.",
+    "find the right picture first more often than either feature alone and than both alike. Clearly so for the second; "
+    "the first one's interval holds zero. The paper's combiner of pictures and free text is not here: conditions are "
+    "those that features exist for.",
     status="experimental",
 )
 class Conditional:
