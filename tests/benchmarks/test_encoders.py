@@ -67,7 +67,10 @@ def weights(tmp_path_factory):
     network = AttributeNetwork(backbone("mobilefacenet", **small), targets)
     options = {"backbone": "mobilefacenet", **small}
     write("attributes-world", "attributes", chip(128, 128), network, options, outputs=outputs)
-    options, outputs = {"width": 0.25, "depth": 1}, {name: {} for name in ("points", "visible", "parts")}
+    options, outputs = (
+        {"width": 0.125, "depths": [1, 1, 1, 1], "neck": 16},
+        {name: {} for name in ("points", "visible", "parts")},
+    )
     network = LandmarkNetwork(**options)
     write("landmarks-world", "landmarks", chip(128, 128), network, options, outputs=outputs)
     return folder

@@ -84,8 +84,8 @@ def test_networks_of_every_task_are_exported(tmp_path):
     chip = ChipSpec(32, 32, None, "rgb", (127.5,) * 3, (127.5,) * 3)
     names = ("points", "visible", "parts")
     contract = {"name": "marks", "task": "landmarks", "modality": "face", "license": "Apache-2.0", "chip": chip}
-    contract |= {"network": {"width": 0.5}, "outputs": {name: {"kind": "points"} for name in names}}
-    save_network(LandmarkNetwork(width=0.5), contract, tmp_path / "marks.safetensors")
+    contract |= {"network": {"width": 0.125}, "outputs": {name: {"kind": "points"} for name in names}}
+    save_network(LandmarkNetwork(width=0.125), contract, tmp_path / "marks.safetensors")
     found = export_onnx(tmp_path / "marks.safetensors", tmp_path / "other.onnx")
     assert set(found["random"]) == set(names)
     network = Network(tmp_path / "other.onnx", "marks")

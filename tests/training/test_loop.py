@@ -323,7 +323,7 @@ def test_landmarks(people, tmp_path):
         save_every=50,
         cut={"kind": "whole", "size": [48, 48], "parts": True},
         batch={"size": 8},
-        network={"width": 0.5, "depth": 1},
+        network={"width": 0.25, "depths": [1, 1, 1, 1]},
         augment={"geometry": {"turn": 10.0, "flip": 0.5}},
         losses={},
         optimizer={"rate": 0.01, "warmup": 5},

@@ -36,7 +36,7 @@ RECIPES = {
     },
     "landmarks": {
         "cut": {"kind": "face_box", "size": [32, 32], "margin": 0.25, "parts": True},
-        "network": {"classes": 21, "width": 0.25, "depth": 1},
+        "network": {"classes": 21, "width": 0.125, "depths": [1, 1, 1, 1], "neck": 16},
     },
 }
 

@@ -85,11 +85,20 @@ def backbone_of(recipe: TrainRecipe, options: Mapping[str, Any]) -> Backbone:
             "Give it the option `size` of the recipe's cut, if it has one, or other chips.",
         ) from error
     if recipe.start:
-        _begin_with(network, recipe.start)
+        begin_with(network, recipe.start)
     return network.train()
 
 
-def _begin_with(network: Backbone, start: str) -> None:
+def begin_with(network: nn.Module, start: str) -> None:
+    """Give a network what it shares, by name and shape, with the backbone of one that was trained; see `TrainRecipe`.
+
+    Raises
+    ------
+    TrainingError
+        If they share no filter.
+    WeightsError
+        If the other is not there, or damaged.
+    """
     path = shipped_files(start).weights if start in shipped_names() else Path(start)
     trained, _ = load_network(path)
     theirs, ours = getattr(trained, "trunk", trained).state_dict(), network.state_dict()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,13 @@ from torch import nn
 from torch.nn import functional
 
 from ipse.encoders.backbones.common import ConvNorm, initialize
+from ipse.encoders.backbones.iresnet import IResNet
 from ipse.errors import TrainingError
 from ipse.faces.landmarks import POINTS, five_of
 from ipse.training.augment import Geometry
 from ipse.training.data import Chips
 from ipse.training.recipe import TrainRecipe
-from ipse.training.tasks.common import Run, Targets, Task
+from ipse.training.tasks.common import Run, Targets, Task, begin_with
 
 MIRROR: npt.NDArray[np.int64] = np.array(
     [
@@ -35,67 +37,51 @@ MIRROR: npt.NDArray[np.int64] = np.array(
 _CELL = 4
 
 
-class _Inverted(nn.Module):
-    """An inverted residual with a depthwise filter."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int = 1, widen: int = 2) -> None:
-        super().__init__()
-        middle = inputs * widen
-        self.layers = nn.Sequential(
-            ConvNorm(inputs, middle, act=nn.ReLU()),
-            ConvNorm(middle, middle, 3, stride, 1, groups=middle, act=nn.ReLU()),
-            ConvNorm(middle, outputs),
-        )
-        self.residual = stride == 1 and inputs == outputs
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out = self.layers(x)
-        return x + out if self.residual else out
-
-
 class LandmarkNetwork(nn.Module):
-    """Down to a sixteenth and back to a quarter of the chip, with heads for points, their visibility and parts.
+    """IResNet's stages, then back up to a quarter of the chip, with heads for points, their visibility and parts.
 
     It maps (N, 3, H, W) normalized floats to ``points`` (N, 70, 2) in shares of width and height (0 and 1 at the edges
-    of the chip), ``visible`` (N, 70) logits, and ``parts`` (N, C, H/4, W/4) logits. Points are the means of heat maps,
-    so they fall between cells (integral regression, Sun et al., 2018); in training ``heat``, the logarithms of these
-    maps (N, 70, H/4, W/4), is told as well.
+    of the chip), ``visible`` (N, 70) logits, and ``parts`` (N, C, H/4, W/4) logits. The way up joins what coarse stages
+    know with where fine ones saw it (feature pyramid, Lin et al., 2017). Points are the means of heat maps, so they
+    fall between cells (integral regression, Sun et al., 2018); in training ``heat``, the logarithms of these maps
+    (N, 70, H/4, W/4), is told as well.
 
     Parameters
     ----------
     classes
         C, of the segmentation.
-    width
-        Factor on all channels.
-    depth
-        Inverted residuals at each of the three coarser scales.
+    depths, width
+        Of the stages, as in `IResNet`; their stem has a stride of 2. They can begin with those of another network.
+    neck
+        Channels of the way up.
     """
 
-    def __init__(self, classes: int = 21, width: float = 1.0, depth: int = 2) -> None:
+    def __init__(
+        self, classes: int = 21, depths: Sequence[int] = (1, 2, 3, 2), width: float = 0.25, neck: int = 48
+    ) -> None:
         super().__init__()
-        a, b, c, d = (round(count * width) for count in (24, 40, 72, 112))
-        self.stem = ConvNorm(3, a, 3, 2, 1, act=nn.ReLU())
-        self.quarter = nn.Sequential(_Inverted(a, b, 2), *(_Inverted(b, b) for _ in range(depth)))
-        self.eighth = nn.Sequential(_Inverted(b, c, 2), *(_Inverted(c, c) for _ in range(depth)))
-        self.sixteenth = nn.Sequential(_Inverted(c, d, 2), *(_Inverted(d, d) for _ in range(2 * depth)))
-        self.up_eighth = ConvNorm(d, c)
-        self.join_eighth = _Inverted(c, c)
-        self.up_quarter = ConvNorm(c, b)
-        self.join_quarter = nn.Sequential(_Inverted(b, b), ConvNorm(b, 2 * b, act=nn.ReLU()))
-        self.heat = nn.Conv2d(2 * b, POINTS, 1)
-        self.parts = nn.Conv2d(2 * b, classes, 1)
-        self.visible = nn.Linear(d, POINTS)
-        initialize(self)
+        # All of it but its head; no parameter of the stages depends on the size.
+        whole = IResNet(depths, width, dim=1, size=(32, 32), stem=2)
+        self.stem, self.stages = whole.stem, whole.stages
+        channels = list(whole.slots.values())
+        self.across = nn.ModuleList(nn.Conv2d(count, neck, 1) for count in channels)
+        self.join = nn.ModuleList(ConvNorm(neck, neck, 3, 1, 1, act=nn.ReLU()) for _ in channels[1:])
+        self.heat = nn.Conv2d(neck, POINTS, 1)
+        self.parts = nn.Conv2d(neck, classes, 1)
+        self.visible = nn.Linear(channels[-1], POINTS)
+        for fresh in (self.across, self.join, self.heat, self.parts, self.visible):
+            initialize(fresh)
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """See the class."""
-        quarter = self.quarter(self.stem(x))
-        eighth = self.eighth(quarter)
-        sixteenth = self.sixteenth(eighth)
-        up = functional.interpolate(self.up_eighth(sixteenth), scale_factor=2.0, mode="bilinear")
-        eighth = self.join_eighth(eighth + up)
-        up = functional.interpolate(self.up_quarter(eighth), scale_factor=2.0, mode="bilinear")
-        fine = self.join_quarter(quarter + up)
+        x, maps = self.stem(x), []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        fine = self.across[-1](x)
+        for level in reversed(range(len(self.join))):
+            side = self.across[level](maps[level])
+            fine = self.join[level](side + functional.interpolate(fine, size=side.shape[2:], mode="bilinear"))
         heat = self.heat(fine)
         height, width = heat.shape[2:]
         logarithms = heat.float().flatten(2).log_softmax(2).unflatten(2, (height, width))
@@ -103,7 +89,7 @@ class LandmarkNetwork(nn.Module):
         columns = (torch.arange(width, device=x.device) + 0.5) / width
         rows = (torch.arange(height, device=x.device) + 0.5) / height
         points = torch.stack([(chances.sum(2) * columns).sum(2), (chances.sum(3) * rows).sum(2)], 2)
-        told = {"points": points, "visible": self.visible(sixteenth.mean((2, 3))), "parts": self.parts(fine)}
+        told = {"points": points, "visible": self.visible(x.mean((2, 3))), "parts": self.parts(fine)}
         return told | {"heat": logarithms} if self.training else told
 
 
@@ -129,6 +115,8 @@ class LandmarksTask(Task):
             self.network = LandmarkNetwork(**recipe.network)
         except TypeError as error:
             raise TrainingError(f"The network cannot be made with {dict(recipe.network)}: {error}.") from error
+        if recipe.start:
+            begin_with(self.network, recipe.start)
         height, width = recipe.cut.size
         self.register_buffer("sides", torch.tensor([width, height], dtype=torch.float32))
 
