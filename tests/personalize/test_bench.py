@@ -16,6 +16,7 @@ from ipse.faces import HogDetector
 from ipse.images import read_image
 from ipse.personalize import bench, marked, open_method
 from ipse.personalize.bare import Bare
+from ipse.personalize.listing import MANIFEST
 from ipse.world.caption import facts
 from ipse.world.recipe import Recipe
 
@@ -38,7 +39,7 @@ def prompts():
 
 
 def rows(home):
-    return [json.loads(line) for line in (home / bench.MANIFEST).read_text().splitlines()]
+    return [json.loads(line) for line in (home / MANIFEST).read_text().splitlines()]
 
 
 def test_the_bench_is_about_a_hundred_people_whom_nothing_was_trained_on():
@@ -105,8 +106,8 @@ def test_a_run_that_was_stopped_goes_on(method, chosen, prompts, tmp_path):
     held = {row["picture"]: (home / row["picture"]).read_bytes() for row in first}
     gone, cut = first[3]["picture"], first[-1]["picture"]
     (home / gone).unlink()
-    text = (home / bench.MANIFEST).read_text()
-    (home / bench.MANIFEST).write_text(text[:-20])
+    text = (home / MANIFEST).read_text()
+    (home / MANIFEST).write_text(text[:-20])
     stamps = {name: (home / name).stat().st_mtime_ns for name in held if name not in (gone, cut)}
     seen = []
     bench.make_pictures(

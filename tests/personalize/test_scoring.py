@@ -13,10 +13,12 @@ from ipse.errors import DataError, IpseError
 from ipse.faces import HogDetector
 from ipse.images import read_image, save_png
 from ipse.personalize import bench
+from ipse.personalize.listing import read_people, read_pictures
+from ipse.personalize.observing import Observer
 from ipse.personalize.page import to_html, write_page
 from ipse.personalize.prompts import Prompt
-from ipse.personalize.scoring import Observer, read_people, read_pictures, score
 from ipse.personalize.scoring import chosen as at_best
+from ipse.personalize.scoring import score
 
 PROMPTS = {
     "plain": Prompt("plain", "A portrait of {subject}."),
@@ -140,7 +142,7 @@ def test_bad_pictures_are_failures_and_named(folder, chosen, observer, tmp_path)
 def test_pictures_of_two_people(chosen, observer, tmp_path):
     """Side by side they are given to whom they fit, in whatever order; one face is one failure."""
     one, other = list(chosen.people)[:2]
-    pictures = [read_image(next((chosen.folder / name).glob("held-out*"))) for name in (one, other)]
+    pictures = [read_image(chosen.references(name)[0]) for name in (one, other)]
     save_png(np.concatenate(pictures[::-1], axis=1), tmp_path / f"{one}+{other}--two--1.png")
     save_png(pictures[0], tmp_path / f"{one}+{other}--two--2.png")
     scores = score(read_pictures(tmp_path)[0], read_people(chosen.folder), PROMPTS, observer)

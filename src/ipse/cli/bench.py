@@ -61,11 +61,12 @@ def personalize(
     from ipse.measure.personalization import refuse_judges
     from ipse.personalize import bench as benches
     from ipse.personalize import open_method
+    from ipse.personalize.listing import read_people, read_pictures
     from ipse.personalize.prompts import read_prompts
-    from ipse.personalize.scoring import add_evidence, read_people, read_pictures
+    from ipse.personalize.scoring import add_evidence
 
     asked = read_prompts(prompts) if prompts else benches.prompts()
-    observer = make_observer(encoder, detector, judge)
+    observer = make_observer(encoder, detector, judge, out / "seen.sqlite")
     loaded = load_base(base)
     methods = [open_method(name, loaded, steps=steps, guidance=guidance) for name in dict.fromkeys(method)]
     # Before hours are spent on pictures that nobody may judge.

@@ -11,8 +11,10 @@ import typer
 from ipse.cli.recognizing import AsJson, DetectorFile, count, make_detector, printable, progress, wrote
 
 if TYPE_CHECKING:
+    from ipse.personalize.listing import Made, Photograph, Problem
+    from ipse.personalize.observing import Observer
     from ipse.personalize.prompts import Prompt
-    from ipse.personalize.scoring import Made, Observer, Photograph, Problem, Scores
+    from ipse.personalize.scoring import Scores
 
 JudgeName = Annotated[
     str | None,
@@ -55,8 +57,8 @@ def score(
 
     Exit status: 0 scored, 2 wrong input, 1 the machine failed.
     """
+    from ipse.personalize.listing import read_people, read_pictures
     from ipse.personalize.prompts import read_prompts
-    from ipse.personalize.scoring import read_people, read_pictures
 
     pictures, problems = read_pictures(folder)
     photographs, asked = read_people(who), read_prompts(prompts)
@@ -64,13 +66,14 @@ def score(
     tell(scores, out, as_json)
 
 
-def make_observer(encoder: str, detector: Path | None, judge: str | None) -> Observer:
-    """The judges that the options ask for."""
+def make_observer(encoder: str, detector: Path | None, judge: str | None, memory: Path | None = None) -> Observer:
+    """The judges that the options ask for, and the file that remembers what they saw."""
     from ipse.attributes.judge import open_judge
     from ipse.encoders import open_encoder
-    from ipse.personalize.scoring import Observer
+    from ipse.personalize.observing import Observer
 
-    return Observer(open_encoder(encoder, threads=1), make_detector(detector), open_judge(judge) if judge else None)
+    told = open_judge(judge) if judge else None
+    return Observer(open_encoder(encoder, threads=1), make_detector(detector), told, memory)
 
 
 def measured(

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from ipse._files import atomic_write
 from ipse.errors import DataError
 from ipse.images import read_image, save_png
+from ipse.personalize.listing import MANIFEST
 from ipse.personalize.prompts import Prompt, read_prompts
 
 if TYPE_CHECKING:
@@ -31,9 +32,6 @@ VERSION = "1"
 
 PEOPLE = Path(__file__).with_name("people.yaml")
 PROMPTS = Path(__file__).with_name("prompts.yaml")
-MANIFEST = "manifest.jsonl"
-"""The file that lists the pictures of a folder, a JSON object a line; see `ipse.personalize.scoring.read_pictures`."""
-
 REFERENCES = (1, 4)
 """How many references a method can be shown of each person."""
 

@@ -110,7 +110,7 @@ def plot(scores: Scores) -> bytes:
         ylabel="like held-out pictures of the person" if name == "sim_held_out" else "like the reference",
     )
     axes.grid(alpha=0.25)
-    axes.legend(fontsize=8)
+    drawing.legend(loc="outside right upper", fontsize=8)
     file = io.BytesIO()
     drawing.savefig(file, format="png", dpi=110)
     return file.getvalue()

@@ -1,300 +1,33 @@
-"""Scoring pictures of people, whoever made them: what is in a folder, what is seen in it, and what that comes to.
+"""Scoring pictures of people, whoever made them: figures by method and strength, beside real pictures and strangers.
 
-A folder of pictures is listed in a manifest or speaks by its names (`read_pictures`), photographs of the people lie
-in a sub-folder for each (`read_people`). What cannot be used is named, and counted as a failure where a method is to
-blame.
+What cannot be used is named, and counted as a failure where a method is to blame.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ipse.attributes.judge import Judge, fact_of
-from ipse.errors import DataError, ImageError
-from ipse.faces import Detector, Face, align
-from ipse.images import image_files, read_image
+from ipse.errors import DataError
 from ipse.measure import personalization as measure
 from ipse.measure.frechet import frechet
-from ipse.personalize.bench import MANIFEST
+from ipse.personalize.listing import Made, Photograph, Problem
+from ipse.personalize.observing import Observer, Seen
 from ipse.personalize.prompts import Prompt
 
 if TYPE_CHECKING:
-    from ipse.encoders import Encoder
     from ipse.measure import Evidence
 
 BARE = "bare"
 """The method that the others' prompt accuracy is held against."""
 
-# Pictures that are looked at together.
-_BATCH = 32
 # Fewer pictures say little of a distribution of hundreds of dimensions.
 _FRECHET_LEAST = 100
-_NAMED = re.compile(r"(?P<person>.+?)--(?P<prompt>.+?)(?:--(?P<seed>\d+))?")
-_FOLDER = re.compile(r"(?P<method>.+)@(?P<strength>\d+(?:\.\d+)?)")
-
-
-@dataclass(frozen=True)
-class Made:
-    """A picture that a method made, as it is listed.
-
-    Attributes
-    ----------
-    path
-        The file.
-    people
-        Whom it is to show: names of their folders of photographs.
-    prompt
-        Name or text of its prompt.
-    seed
-        What it was made from, or None.
-    method, strength
-        What made it, and how much the person counted.
-    trained_with
-        Fingerprints of what the method was trained with.
-    costs
-        ``seconds``, ``fit_seconds`` and ``memory_mib`` where they are known.
-    """
-
-    path: Path
-    people: tuple[str, ...]
-    prompt: str
-    seed: int | None = None
-    method: str = "pictures"
-    strength: float = 1.0
-    trained_with: tuple[str, ...] = ()
-    costs: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Photograph:
-    """A real picture of somebody; `shown` if the method was given it as a reference."""
-
-    path: Path
-    person: str
-    shown: bool
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What could not be used, and why."""
-
-    place: str
-    what: str
-
-
-def read_pictures(folder: str | Path) -> tuple[list[Made], list[Problem]]:
-    """What a folder says of its pictures.
-
-    Every file ``manifest.jsonl`` in it lists pictures, an object a line: ``picture`` (a path from the manifest's
-    folder), ``person`` (a name, or a list of names), ``prompt`` (the name or the text of one), and perhaps ``seed``,
-    ``method``, ``strength``, ``trained_with`` (a list of fingerprints), ``seconds``, ``fit_seconds``, ``memory_mib``.
-    Of several lines about one picture the last counts.
-
-    Without a manifest, pictures are called ``PERSON--PROMPT--SEED.png`` (the seed may be missing, people of one picture
-    are joined by ``+``), and lie in folders ``METHOD@STRENGTH``, or in none.
-
-    Returns
-    -------
-    tuple
-        Pictures, whether the files exist or not; and the lines and names that say nothing.
-
-    Raises
-    ------
-    DataError
-        If the folder is missing or holds no pictures.
-    """
-    root = Path(folder)
-    if not root.is_dir():
-        raise DataError(f"There is no folder {root}.", "Name a folder of pictures.")
-    manifests = sorted(root.rglob(MANIFEST))
-    problems: list[Problem] = []
-    found: dict[Path, Made] = {}
-    for manifest in manifests:
-        try:
-            lines = manifest.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{manifest} cannot be read: {error}.", "It is text, a JSON object a line.") from error
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                made = _listed(json.loads(line), manifest.parent)
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                problems.append(Problem(f"{manifest}, line {number}", f"It lists no picture: {error}."))
-                continue
-            found[made.path] = made
-    if not manifests:
-        for path in image_files(root):
-            named = _NAMED.fullmatch(path.stem)
-            if named is None:
-                problems.append(Problem(str(path), "Its name is not PERSON--PROMPT--SEED, and there is no manifest."))
-                continue
-            place = _FOLDER.fullmatch(path.parent.name) if path.parent != root else None
-            more = {"method": place["method"], "strength": float(place["strength"])} if place else {}
-            seed = None if named["seed"] is None else int(named["seed"])
-            found[path] = Made(path, tuple(named["person"].split("+")), named["prompt"], seed, **more)
-    if not found:
-        raise DataError(
-            f"{root} holds no pictures that can be scored.",
-            problems[0].what if problems else f"List them in {MANIFEST}, or call them PERSON--PROMPT--SEED.png.",
-        )
-    return list(found.values()), problems
-
-
-def _listed(row: Any, folder: Path) -> Made:
-    if missing := {"picture", "person", "prompt"} - row.keys():
-        raise ValueError(f"{', '.join(sorted(missing))} is missing")
-    people = [row["person"]] if isinstance(row["person"], str) else list(row["person"])
-    if not people or not all(isinstance(name, str) for name in (*people, row["picture"], row["prompt"])):
-        raise ValueError("picture, person and prompt are texts")
-    costs = {name: float(row[name]) for name in ("seconds", "fit_seconds", "memory_mib") if name in row}
-    seed = row.get("seed")
-    return Made(
-        folder / row["picture"], tuple(people), row["prompt"], None if seed is None else int(seed),
-        str(row.get("method", "pictures")), float(row.get("strength", 1.0)),
-        tuple(map(str, row.get("trained_with", ()))), costs,
-    )  # fmt: skip
-
-
-def read_people(folder: str | Path) -> list[Photograph]:
-    """Photographs of people: a sub-folder for each, called as they are.
-
-    Files whose name begins with ``reference`` were shown to the method; where there are none, the first by name was.
-    The others are held out: the method has not seen them.
-
-    Raises
-    ------
-    DataError
-        If the folder is missing or no sub-folder holds a picture.
-    """
-    root = Path(folder)
-    if not root.is_dir():
-        raise DataError(f"There is no folder {root}.", "Name a folder with one sub-folder of photographs per person.")
-    found = []
-    for place in sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
-        files = list(image_files(place))
-        shown = {path for path in files if path.name.startswith("reference")} or set(files[:1])
-        found += [Photograph(path, place.name, path in shown) for path in files]
-    if not found:
-        raise DataError(
-            f"{root} holds no photographs of people.", "Put those of each person into a sub-folder of their name."
-        )
-    return found
-
-
-@dataclass(frozen=True, eq=False)
-class Seen:
-    """What was seen in a picture.
-
-    Attributes
-    ----------
-    problem
-        Why it could not be read; empty if all is well.
-    faces
-        Largest first.
-    vectors
-        (F, D): theirs.
-    signals
-        Numbers by name; see `ipse.measure.personalization.SIGNALS`.
-    told
-        What the judge tells, by attribute.
-    features
-        (K,) of the judge, or None.
-    """
-
-    problem: str = ""
-    faces: tuple[Face, ...] = ()
-    vectors: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)), repr=False)
-    signals: Mapping[str, npt.NDArray[np.float64]] = field(default_factory=dict, repr=False)
-    told: Mapping[str, str] = field(default_factory=dict)
-    features: npt.NDArray[np.float64] | None = field(default=None, repr=False)
-
-
-class Observer:
-    """Looks at pictures with the judges.
-
-    Parameters
-    ----------
-    encoder
-        Judges identity.
-    detector
-        Finds faces.
-    judge
-        Tells what pictures show; None for none.
-    """
-
-    def __init__(self, encoder: Encoder, detector: Detector, judge: Judge | None = None) -> None:
-        self.encoder, self.detector, self.judge = encoder, detector, judge
-
-    @property
-    def judges(self) -> dict[str, str]:
-        """Fingerprint by name."""
-        found = {self.encoder.name: self.encoder.fingerprint}
-        return found if self.judge is None else found | {self.judge.name: self.judge.fingerprint}
-
-    def look(
-        self, paths: Sequence[Path], on_progress: Callable[[int, int], None] = lambda done, total: None
-    ) -> list[Seen]:
-        """What is seen in each picture; none of them stops the others."""
-        out: list[Seen] = []
-        for start in range(0, len(paths), _BATCH):
-            out += self._look(paths[start : start + _BATCH])
-            on_progress(len(out), len(paths))
-        return out
-
-    def _look(self, paths: Sequence[Path]) -> list[Seen]:
-        pictures: list[npt.NDArray[np.uint8] | None] = []
-        problems, faces, chips = [], [], []
-        for path in paths:
-            try:
-                picture, problem = read_image(path), ""
-            except ImageError as error:
-                picture, problem = None, str(error)
-            found = [] if picture is None else sorted(self.detector.detect(picture), key=_area, reverse=True)
-            pictures.append(picture)
-            problems.append(problem)
-            faces.append(found)
-            if found:
-                chips += list(align(picture, found, self.encoder.chip.template or "dlib150"))
-        vectors = iter(self.encoder.encode(chips))
-        there = [i for i, picture in enumerate(pictures) if picture is not None]
-        told, features = {}, None
-        if self.judge is not None:
-            told, features = self.judge.tell([pictures[i] for i in there], [(faces[i] or [None])[0] for i in there])
-        out, rows = [], {i: row for row, i in enumerate(there)}
-        for i, picture in enumerate(pictures):
-            own = np.array([next(vectors) for _ in faces[i]], np.float64).reshape(-1, self.encoder.dim)
-            if picture is None:
-                out.append(Seen(problems[i]))
-                continue
-            row = rows[i]
-            classes = {name: str(values[row]) for name, values in told.items()}
-            mine = None if features is None else features[row]
-            out.append(Seen("", tuple(faces[i]), own, _signals(picture, faces[i]), classes, mine))
-        return out
-
-
-def _area(face: Face) -> float:
-    return (face.box[2] - face.box[0]) * (face.box[3] - face.box[1])
-
-
-def _signals(picture: npt.NDArray[np.uint8], faces: Sequence[Face]) -> dict[str, npt.NDArray[np.float64]]:
-    found = {
-        "background": measure.background_of(picture),
-        "clothes": measure.clothes_of(picture),
-        "layout": measure.layout_of(picture),
-    }
-    if faces:
-        found |= {"pose": measure.pose_of(faces[0].landmarks), "light": measure.light_of(picture, faces[0].box)}
-    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -538,10 +271,10 @@ def _enroll(
 ) -> _Enrolled:
     kept: list[tuple[Photograph, Seen]] = []
     for photograph, one in zip(photographs, seen, strict=True):
-        if len(one.faces) == 1:
+        if one.faces == 1:
             kept.append((photograph, one))
             continue
-        several = f"It shows {len(one.faces)} faces, so that nobody knows whose it is."
+        several = f"It shows {one.faces} faces, so that nobody knows whose it is."
         what = one.problem or (several if one.faces else "No face was found in it.")
         said.append(Problem(str(photograph.path), f"{what} It is left out."))
     if not kept:
@@ -722,4 +455,5 @@ def _add_costs(curves: Sequence[Curve]) -> None:
     accuracies = [c.figures["prompt_accuracy"] for c in curves if c.method == BARE and "prompt_accuracy" in c.figures]
     for curve in curves:
         if accuracies and curve.method != BARE and "prompt_accuracy" in curve.figures:
-            curve.figures["prompt_cost"] = accuracies[0].minus(curve.figures["prompt_accuracy"])
+            cost = {"prompt_cost": accuracies[0].minus(curve.figures["prompt_accuracy"])}
+            curve.figures.update(_finite(cost))
