@@ -3,6 +3,7 @@
 from ipse.measure.distances import Features, Matrix
 from ipse.measure.evidence import Evidence, bootstrap_ci, bootstrap_means
 from ipse.measure.protocols import PROTOCOLS, Ignore, Protocol
+from ipse.measure.rankme import rankme
 from ipse.measure.retrieval import Retrieval, compare, evaluate
 
 __all__ = [
@@ -17,4 +18,5 @@ __all__ = [
     "bootstrap_means",
     "compare",
     "evaluate",
+    "rankme",
 ]
