@@ -302,9 +302,9 @@ def copy_paste(
     A class (a value of the classifier) is shared where it is the same. A number (pose, light, colors) is shared as far
     as it is nearer to the reference than real pictures of other people are: the share of them that are farther away.
     Of several references the nearest counts. With m the mean that made pictures share and h the mean that held-out
-    pictures share, the figure of a signal is (m − h) / (1 − h): the form of Cohen's kappa (1960), with held-out
-    pictures as what is to be expected. That of an aspect is the mean over its signals, that of ``all`` the mean over
-    aspects. What a prompt asks for is not counted as shared.
+    pictures share, the figure of an aspect is Σ (m − h) / Σ (1 − h) over its signals: the form of Cohen's kappa (1960),
+    with held-out pictures as what is to be expected; what can hardly be copied because it is nearly always shared
+    counts for little. The figure ``all`` is the mean over aspects. What a prompt asks for is not counted as shared.
 
     Parameters
     ----------
@@ -355,8 +355,9 @@ def copy_paste(
 def _copied(sums: Floats, members: Sequence[Sequence[int]]) -> Floats:
     parts = sums.reshape(*sums.shape[:-1], -1, 4)
     made, expected = _ratio(parts[..., 0], parts[..., 1]), _ratio(parts[..., 2], parts[..., 3])
-    kappa = _ratio(made - expected, 1 - expected)
-    return _mean_known(np.stack([_mean_known(kappa[..., list(some)]) for some in members], -1))
+    known = np.isfinite(made) & np.isfinite(expected)
+    gained, room = (np.where(known, values, 0.0) for values in (made - expected, 1 - expected))
+    return _mean_known(np.stack([_ratio(gained[..., m].sum(-1), room[..., m].sum(-1)) for m in map(list, members)], -1))
 
 
 def _shares(
