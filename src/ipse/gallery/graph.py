@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ipse.errors import DataError
 from ipse.gallery.rerank import MEMORY_MIB, neighbors, prepared
@@ -73,3 +74,43 @@ def transitions(graph: Any) -> csr_array:
     if not (degree > 0).all():
         raise DataError(f"Node {int((degree <= 0).argmax())} has no edge.", "Leave out nodes that nothing leads to.")
     return csr_array(diags_array(1 / degree) @ found)
+
+
+def random_walks(graph: Any, walks: int, length: int, seed: int = 0) -> npt.NDArray[np.intp]:
+    """Where random walkers go, one step after the other by the chances of `transitions`.
+
+    Parameters
+    ----------
+    graph
+        (N, N) sparse matrix, as for `transitions`.
+    walks
+        From every node.
+    length
+        Nodes of a walk, its start included.
+    seed
+        Another one gives other walks.
+
+    Returns
+    -------
+    numpy.ndarray
+        (N, walks, length) nodes.
+
+    Raises
+    ------
+    DataError
+        If the graph cannot be walked.
+    """
+    steps, draw = transitions(graph), np.random.default_rng(seed)
+    count = steps.shape[0]
+    of_row = np.repeat(np.arange(count), np.diff(steps.indptr))
+    # The chances of a row climb from its number to the next, so that one sorted search serves all walkers.
+    total = np.concatenate([[0.0], np.cumsum(steps.data)])
+    ladder = of_row + total[1:] - total[steps.indptr[of_row]]
+    paths = np.empty((count * walks, length), np.intp)
+    paths[:, 0] = np.repeat(np.arange(count), walks)
+    for step in range(1, length):
+        here = paths[:, step - 1]
+        found = np.searchsorted(ladder, here + draw.random(len(here)))
+        # Rounding may put a step beyond the ends of its row.
+        paths[:, step] = steps.indices[np.clip(found, steps.indptr[here], steps.indptr[here + 1] - 1)]
+    return paths.reshape(count, walks, length)
