@@ -418,7 +418,7 @@ def planted(communities: int = 10, each: int = 60, inside: float = 0.1, outside:
 
 
 def deep_walk(
-    graph: Any, dim: int = 128, walks: int = 5, length: int = 40, window: int = 5, negatives: int = 64, seed: int = 0
+    graph: Any, dim: int = 128, walks: int = 5, length: int = 40, window: int = 5, negatives: int = 16, seed: int = 0
 ) -> np.ndarray:
     """DeepWalk with negative sampling, as word2vec has it, as a reference.
 
@@ -434,7 +434,7 @@ def deep_walk(
     frequency = np.bincount(paths.ravel(), minlength=count) ** 0.75
     center = ((draw.random((count, dim)) - 0.5) / dim).astype(np.float32)
     context = np.zeros((count, dim), np.float32)
-    size = 1024
+    size = 64
     for start in range(0, len(pairs), size):
         rate = np.float32(0.025 * 2 * max(0.01, 1 - start / len(pairs)))
         one, other = pairs[start : start + size].T
