@@ -167,4 +167,4 @@ def test_the_shipped_network_sees_what_is_worn():
             count += sum(name in told for name in true)
             ages.append(abs(told["age"].value - who.age))
     assert count > 40 and right > 0.85 * count
-    assert np.mean(ages) < 10
+    assert np.mean(ages) < 14  # the middle of all ages would be some twenty years off
