@@ -27,14 +27,14 @@ PRIOR = np.log([0.8, 0.2]).astype(np.float32)
 
 
 def colors():
-    """Red tells of a mask, green of a beard, blue is the age in shares of 100, told to within 4 years."""
+    """Red tells of a mask, green of a beard, blue is the age in shares of 100, told to within 4 years; in the red it is lost."""
     graph = OnnxGraph("colors")
     x = graph.input("pixels", "float32", ("n", 3, SIDE, SIDE))
     mean = graph.node("ReduceMean", x, axes=[2, 3], keepdims=0)
     for name, weight, bias in (
         ("mask", [[-10, 10], [0, 0], [0, 0]], [5, -5]),
         ("beard", [[0, 0], [0, np.log(4)], [0, 0]], [0, -np.log(4)]),
-        ("age", [[0, 0], [0, 0], [1, 0]], [0, 2 * np.log(0.04)]),
+        ("age", [[0, 40], [0, 0], [1, 0]], [0, 2 * np.log(0.04)]),
     ):
         product = graph.node("MatMul", mean, graph.weight(np.float32(weight)))
         graph.output(graph.node("Add", product, graph.weight(np.float32(bias)), name=name), "float32", ("n", 2))
@@ -62,6 +62,11 @@ def test_chances_and_deviations(network):
     assert told["beard"].text == "no beard (80 %)" and told["age"].text == "age 40 ± 4 years"
     assert told["beard"].to_json() == {"value": "none", "confidence": 0.8, "chances": {"none": 0.8, "worn": 0.2}}
     assert told["age"].to_json() == {"value": 40.0, "deviation": 4.0} and told["age"].confidence is None
+
+
+def test_nobody_knows_less_than_the_range(network):
+    (told,) = AttributeRecognizer(network, threads=1).tell(chip(255, 0, 102))
+    assert told["age"].deviation == pytest.approx(100 / 12**0.5)
 
 
 def test_with_even_frequencies_what_is_rare_is_told_sooner(network):

@@ -16,6 +16,9 @@ from ipse.errors import WeightsError
 from ipse.faces.align import TEMPLATES, Template, chip_maps, cut_chips, face_box_template, portrait_template
 from ipse.faces.contract import Face
 
+# Standard deviation of what may be anywhere from 0 to 1.
+_UNIFORM = 12**-0.5
+
 
 @dataclass(frozen=True)
 class Told:
@@ -157,7 +160,10 @@ class AttributeRecognizer:
             else:
                 low, high = output["number"]
                 mean = np.clip(values[:, 0], 0, 1) * (high - low) + low
-                numbers[name] = np.stack([mean, np.exp(values[:, 1] / 2) * (high - low)], 1)
+                # Before what it has never seen a network's variance may be anything. Who knows nothing but the range
+                # is off by that of a uniform distribution, and nobody knows less.
+                deviation = np.minimum(np.exp(values[:, 1] / 2), _UNIFORM) * (high - low)
+                numbers[name] = np.stack([mean, deviation], 1)
         return [self._face(i, chances, numbers) for i in range(len(chips))]
 
     def _face(self, row: int, chances: Mapping[str, np.ndarray], numbers: Mapping[str, np.ndarray]) -> dict[str, Told]:
