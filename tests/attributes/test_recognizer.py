@@ -27,7 +27,7 @@ PRIOR = np.log([0.8, 0.2]).astype(np.float32)
 
 
 def colors():
-    """Red tells of a mask, green of a beard, blue is the age in shares of 100, within 4 years or, in the red, anything."""
+    """Red tells of a mask, green of a beard, blue is the age in shares of 100 (4 years; in the red, anything)."""
     graph = OnnxGraph("colors")
     x = graph.input("pixels", "float32", ("n", 3, SIDE, SIDE))
     mean = graph.node("ReduceMean", x, axes=[2, 3], keepdims=0)
