@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from ipse.errors import DataError
+
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
@@ -34,3 +36,21 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_whole(path: str | os.PathLike[str], data: bytes) -> Path:
+    """Write a file by `atomic_write`, and give its path.
+
+    Raises
+    ------
+    DataError
+        If it cannot be written.
+    """
+    try:
+        with atomic_write(path) as file:
+            file.write(data)
+    except OSError as error:
+        raise DataError(
+            f"Cannot write {os.fspath(path)}: {error.strerror or error}.", "Choose a folder that you may write to."
+        ) from error
+    return Path(path)

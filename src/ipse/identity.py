@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ipse._files import atomic_write
+from ipse._files import write_whole
 from ipse.errors import ConsentError, DataError, FingerprintMismatch
 
 Metric = Literal["cosine", "l2"]
@@ -274,14 +274,7 @@ class Identity:
             {"templates": self.templates, "quality": self.quality},
             metadata={"format": _FORMAT, "identity": json.dumps(record, ensure_ascii=False, sort_keys=True)},
         )
-        try:
-            with atomic_write(path) as file:
-                file.write(data)
-        except OSError as error:
-            raise DataError(
-                f"Cannot write {os.fspath(path)}: {error.strerror or error}.", "Choose a folder that you may write to."
-            ) from error
-        return Path(path)
+        return write_whole(path, data)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Identity:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ipse._files import atomic_write
+from ipse._files import write_whole
 from ipse.diffusion.base import Base, Generated, enough_memory
 from ipse.diffusion.trajectory import invert, invert_editably, sample
 from ipse.errors import DataError, IpseError, WeightsError
@@ -140,14 +140,7 @@ class Inversion:
             {name: tensor.contiguous() for name, tensor in tensors.items() if tensor is not None},
             metadata={"format": FORMAT, "made": json.dumps(dict(self.made), ensure_ascii=False, sort_keys=True)},
         )
-        try:
-            with atomic_write(path) as file:
-                file.write(data)
-        except OSError as error:
-            raise DataError(
-                f"Cannot write {os.fspath(path)}: {error.strerror or error}.", "Choose a folder that you may write to."
-            ) from error
-        return Path(path)
+        return write_whole(path, data)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Inversion:
