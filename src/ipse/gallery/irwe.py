@@ -39,7 +39,7 @@ class Nodes:
 
 @dataclass(frozen=True)
 class WalkStatistics:
-    """What random walks tell of the nodes that they start from (section 3).
+    """What random walks tell of the nodes that they start from.
 
     Attributes
     ----------
@@ -98,7 +98,7 @@ class WalkStatistics:
     status="experimental",
 )
 class Irwe:
-    """Inductive random walk embedding (Qin and Yeung 2024, section 4).
+    """Inductive random walk embedding, after the abstract of Qin and Yeung (2024); the equations are ours.
 
     - Identity: an attention unit whose query is made from the degrees along the walks reads embeddings of anonymous
       walks, weighed by how often each shape occurs. Shapes and degrees are to be told again from what it reads.
