@@ -101,7 +101,12 @@ class Feed:
 
 def pictures_of(pixels: Tensor) -> Tensor:
     """(n, H, W, 3) of 0 to 255 as (n, 3, H, W) of -1 to 1."""
-    return (pixels.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+    return (pixels.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=memory_format(pixels.device))
+
+
+def memory_format(device: torch.device) -> torch.memory_format:
+    """Order of numbers in memory: channels last takes a quarter longer on a CPU, where group norms are slow in it."""
+    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
 
 
 def shown(pictures: Tensor) -> npt.NDArray[np.uint8]:
@@ -173,7 +178,7 @@ class _Run:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(recipe.seed)
         self.stage = make(recipe, corpus, self.device)
-        self.network = self.stage.network.to(self.device, memory_format=torch.channels_last)
+        self.network = self.stage.network.to(self.device, memory_format=memory_format(self.device))
         self.average = AveragedModel(self.network, multi_avg_fn=averaging(recipe.ema))
         self.optimizer = optimizer_of(recipe, self.network)
         self.step, self.seconds, self.figures = 0, 0.0, {}
