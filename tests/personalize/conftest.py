@@ -52,3 +52,104 @@ def chosen(rendered):
 def judge(rendered):
     data = read_dataset(rendered / f"world-{START}-{COUNT}")
     return Knowing({digest(r.pixels()): json.loads(r.truth["facts"]) for r in data.records(truth=True)})
+
+
+PORTRAITS = """
+framing: portrait
+size: 128
+people: {count: 8, start: 1}
+looks: {count: 2, fix: {mask: null}}
+shots: {count: 1, fix: {occluder: null}, ranges: {head.yaw: [-15, 15]}}
+truth: []
+captions: 3
+"""
+
+
+@pytest.fixture(scope="session")
+def portraits(tmp_path_factory):
+    """A folder of pictures with captions: eight people on two days."""
+    from ipse.world.dataset import write_dataset
+    from ipse.world.recipe import Recipe
+
+    folder = tmp_path_factory.mktemp("portraits")
+    (folder / "recipe.yaml").write_text(PORTRAITS)
+    write_dataset(Recipe.load(folder / "recipe.yaml"), folder / "data", workers=1)
+    return folder / "data"
+
+
+@pytest.fixture(scope="session")
+def photographs(portraits):
+    """By number, two photographs of a person."""
+    shown = {}
+    for one in read_dataset(portraits).records():
+        shown.setdefault(one.person, []).append(one.pixels())
+    return shown
+
+
+def tiny_base(seed=0):
+    """A base of the world, tiny, for pictures of 128 pixels."""
+    import torch
+    from transformers import CLIPVisionModelWithProjection
+
+    from ipse.diffusion import Base
+    from ipse.diffusion.components import make_denoiser, make_joint, make_vae
+    from ipse.diffusion.training.denoiser import make_pipeline
+
+    torch.manual_seed(seed)
+    joint = make_joint(width=32, text_layers=1, image_layers=2, heads=2, patch=32, size=128, dim=16)
+    image = CLIPVisionModelWithProjection(joint.config.vision_config)
+    parts = make_vae(channels=(8, 8, 16, 16)), joint.text_model, make_denoiser(channels=(16, 32), heads=2, context=32)
+    for network in (*parts, image):
+        network.eval().requires_grad_(False)
+    pipeline = make_pipeline(*parts, image_encoder=image)
+    pipeline.set_progress_bar_config(disable=True)
+    return Base("tiny", "world", pipeline)
+
+
+@pytest.fixture(scope="session")
+def base():
+    return tiny_base()
+
+
+@pytest.fixture(scope="session")
+def other_base():
+    return tiny_base(seed=1)
+
+
+NETWORKS = {"face-adapter": {"tokens": 2, "hidden": 16}}
+"""Tiny options of each system that is trained."""
+
+
+def adapter_recipe(system, **changes):
+    from ipse.personalize.training import AdapterRecipe
+
+    given = {"steps": 4, "batch": 4, "holdout": 0.3, "ema": 0.5, "look_every": 100, "save_every": 2}
+    given |= {"network": NETWORKS[system], "optimizer": {"rate": 0.01, "warmup": 1}}
+    return AdapterRecipe.from_dict({"system": system} | given | changes)
+
+
+@pytest.fixture(scope="session")
+def recipe_of():
+    return adapter_recipe
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """Folder of packs and features."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def trained(base, portraits, cache, tmp_path_factory):
+    """`trained(system)`: the folder of a finished run."""
+    from ipse.personalize.training import train_adapter
+
+    runs = {}
+
+    def run(system):
+        if system not in runs:
+            runs[system] = tmp_path_factory.mktemp(system)
+            train_adapter(adapter_recipe(system), base, [portraits], runs[system], cache=cache)
+        return runs[system]
+
+    return run

@@ -76,6 +76,26 @@ class Generated:
 
 
 @dataclass(frozen=True, eq=False)
+class Encoded:
+    """A prompt as the network reads it: B rows of L tokens with C channels.
+
+    Attributes
+    ----------
+    text
+        (B, L, C).
+    negative
+        (B, L, C) of the empty prompt; None without classifier-free guidance.
+    pooled, negative_pooled
+        (B, channels) for SDXL; None for others.
+    """
+
+    text: torch.Tensor
+    negative: torch.Tensor | None = None
+    pooled: torch.Tensor | None = None
+    negative_pooled: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class Base:
     """Text-to-image components.
 
@@ -182,6 +202,7 @@ class Base:
         steps: int = 20,
         guidance: float | None = None,
         batch: int | None = None,
+        encoded: Encoded | None = None,
     ) -> Iterator[Generated]:
         """Make pictures, one after another as they are ready.
 
@@ -201,6 +222,8 @@ class Base:
         batch
             Made at a time: by default 1 on a CPU, where more are no faster, and 8 on a GPU. With another batch
             pictures differ by rounding.
+        encoded
+            One row of what the network reads in place of the prompt, which then is only told of.
 
         Raises
         ------
@@ -220,7 +243,7 @@ class Base:
             noise = torch.cat([self.noise(number) for number in seeds]).to(self.device, self.pipeline.unet.dtype)
             with enough_memory(together):
                 images = self.pipeline(
-                    [prompt] * len(seeds),
+                    **self._words(prompt, encoded, len(seeds)),
                     num_inference_steps=steps,
                     guidance_scale=scale,
                     latents=noise,
@@ -228,6 +251,19 @@ class Base:
                 ).images
             for number, image in zip(seeds, images, strict=True):
                 yield Generated(np.rint(image * 255).astype(np.uint8), prompt, number, steps, scale)
+
+    @staticmethod
+    def _words(prompt: str, encoded: Encoded | None, rows: int) -> dict[str, Any]:
+        """Arguments of a pipeline for some pictures of one prompt."""
+        if encoded is None:
+            return {"prompt": [prompt] * rows}
+        given = {
+            "prompt_embeds": encoded.text,
+            "negative_prompt_embeds": encoded.negative,
+            "pooled_prompt_embeds": encoded.pooled,
+            "negative_pooled_prompt_embeds": encoded.negative_pooled,
+        }
+        return {name: value.expand(rows, *value.shape[1:]) for name, value in given.items() if value is not None}
 
     def noise(self, seed: int) -> torch.Tensor:
         """(1, channels, height, width) of noise on the CPU, where a picture of that seed starts."""
@@ -255,6 +291,25 @@ class Base:
         """Guidance as a number: what was asked for, or that of `GUIDANCE`."""
         return GUIDANCE[self.kind] if guidance is None else float(guidance)
 
+    def encode_prompt(self, prompt: str, guidance: float | None = None) -> Encoded:
+        """What the network reads of a prompt, and of none where there is guidance.
+
+        Parameters
+        ----------
+        prompt, guidance
+            As in `generate`.
+        """
+        import torch
+
+        with torch.no_grad(), enough_memory():
+            found = self.pipeline.encode_prompt(
+                prompt=prompt,
+                device=self.device,
+                num_images_per_prompt=1,
+                do_classifier_free_guidance=self.scale(guidance) > 1,
+            )
+        return Encoded(*found)
+
     def denoiser(self, prompt: str, guidance: float | None = None) -> Denoiser:
         """Network and conditions of a prompt, for `ipse.diffusion.trajectory`.
 
@@ -276,17 +331,15 @@ class Base:
         from ipse.diffusion.trajectory import Denoiser
 
         scale, pipeline = self.scale(guidance), self.pipeline
-        with torch.no_grad(), enough_memory():
-            text, negative, *pooled = pipeline.encode_prompt(
-                prompt=prompt, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=scale > 1
-            )
+        words = self.encode_prompt(prompt, guidance)
         added: list[dict[str, torch.Tensor] | None] = [None, None]
         if self.kind == "sdxl":
             # Size of the original, corner and size of what was cut out of it: the whole, at the size of the base.
-            sizes = torch.tensor([[*self.size, 0, 0, *self.size]]).to(text)
+            sizes = torch.tensor([[*self.size, 0, 0, *self.size]]).to(words.text)
+            pooled = (words.pooled, words.negative_pooled)
             added = [None if one is None else {"text_embeds": one, "time_ids": sizes} for one in pooled]
         scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
-        return Denoiser(pipeline.unet, scheduler, text, negative, scale, *added)
+        return Denoiser(pipeline.unet, scheduler, words.text, words.negative, scale, *added)
 
     def fit(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """A picture (H, W, 3) of any size at that of the base.

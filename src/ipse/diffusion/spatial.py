@@ -9,7 +9,8 @@ Shapes: B rows of a batch, L tokens, C channels of the text.
 from __future__ import annotations
 
 import colorsys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -244,6 +245,32 @@ class Together:
                 else:
                     total[key] = type(value)(a + b for a, b in zip(total[key], value, strict=True))
         return total
+
+
+@contextmanager
+def controlled(unet: torch.nn.Module, control: Control | SideAdapter | Together | None) -> Iterator[None]:
+    """Let a control act whenever a network is called within a ``with`` block, also by a stock pipeline.
+
+    Parameters
+    ----------
+    unet
+        A `UNet2DConditionModel`.
+    control
+        What acts; None for nothing.
+    """
+
+    def ask(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        latents, timestep = (*args, *(kwargs[name] for name in ("sample", "timestep")[len(args) :]))
+        timestep = torch.as_tensor(timestep, device=latents.device)
+        extra = control(latents, timestep, kwargs["encoder_hidden_states"], kwargs.get("added_cond_kwargs"))
+        return args, {**kwargs, **extra}
+
+    hook = unet.register_forward_pre_hook(ask, with_kwargs=True) if control is not None else None
+    try:
+        yield
+    finally:
+        if hook is not None:
+            hook.remove()
 
 
 def control_for(unet: torch.nn.Module, *, seed: int = 0) -> ControlNetModel:

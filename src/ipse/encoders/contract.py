@@ -126,13 +126,18 @@ class Encoder(ABC):
         ImageError
             If an image is not a uint8 RGB array of the chip's size.
         """
+        out = self.raw(images)
+        if self.metric == "cosine":
+            out /= np.maximum(np.linalg.norm(out, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+        return out
+
+    def raw(self, images: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
+        """As `encode`, but of the length that the network gives, which some published adapters were trained with."""
         batch = as_batch(images, self.chip)
         out = np.empty((len(batch), self.dim), np.float32)
         for start in range(0, len(batch), self.batch_size):
             part = slice(start, start + self.batch_size)
             out[part] = self._encode(batch[part])
-        if self.metric == "cosine":
-            out /= np.maximum(np.linalg.norm(out, axis=1, keepdims=True), np.finfo(np.float32).tiny)
         return out
 
     @abstractmethod

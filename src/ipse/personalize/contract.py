@@ -11,9 +11,11 @@ A prompt marks the words for the person by braces, in the order in which people 
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +27,10 @@ if TYPE_CHECKING:
 
 _MARK = re.compile(r"\{([^{}]*)\}")
 
-METHODS = {"bare": "ipse.personalize.bare:Bare"}
+METHODS = {
+    "bare": "ipse.personalize.bare:Bare",
+    "face-adapter": "ipse.personalize.face_adapter:FaceAdapter",
+}
 """Every method by name, with its class. To add one, write its module and add its line here."""
 
 
@@ -57,7 +62,8 @@ class Personalized(Protocol):
 class Personalizer(Protocol):
     """A method on a base.
 
-    A class of `METHODS` is made from a base, and by keyword from ``steps`` and ``guidance`` as in `Base.generate`.
+    A class of `METHODS` is made from a base, and by keyword from ``steps`` and ``guidance`` as in `Base.generate`; and
+    from ``adapter`` and ``encoder`` where it has a trained part; see `open_method`.
 
     Attributes
     ----------
@@ -95,8 +101,8 @@ class Personalizer(Protocol):
         ...
 
 
-def open_method(name: str, base: Base, *, steps: int = 20, guidance: float | None = None) -> Personalizer:
-    """A method by its name.
+def class_of(name: str) -> Any:
+    """The class of a method.
 
     Raises
     ------
@@ -106,7 +112,47 @@ def open_method(name: str, base: Base, *, steps: int = 20, guidance: float | Non
     if name not in METHODS:
         raise IpseError(f"There is no method {name!r}.", f"There are: {', '.join(METHODS)}.")
     module, _, attribute = METHODS[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)(base, steps=steps, guidance=guidance)
+    return getattr(importlib.import_module(module), attribute)
+
+
+def open_method(
+    name: str,
+    base: Base,
+    *,
+    adapter: str | Path | None = None,
+    encoder: str | Path | None = None,
+    steps: int = 20,
+    guidance: float | None = None,
+) -> Personalizer:
+    """A method by its name.
+
+    Parameters
+    ----------
+    name
+        One of `METHODS`.
+    base
+        What makes the pictures.
+    adapter
+        Its trained part: a file of ``ipse train adapter``, or a published file or folder; by default that which comes
+        with ipse.
+    encoder
+        Of faces; by default the one that the adapter was trained with.
+    steps, guidance
+        As in `Base.generate`.
+
+    Raises
+    ------
+    IpseError
+        If there is none of that name, naming those that there are, or it has no such part.
+    WeightsError
+        If its trained part is missing, or of another method, base or encoder.
+    """
+    kind = class_of(name)
+    given = {"adapter": adapter, "encoder": encoder}
+    given = {option: value for option, value in given.items() if value is not None}
+    for option in given.keys() - inspect.signature(kind).parameters.keys():
+        raise IpseError(f"The method {name} has no {option}.", f"Drop {given[option]}.")
+    return kind(base, **given, steps=steps, guidance=guidance)
 
 
 def marked(prompt: str) -> tuple[str, list[tuple[int, int]]]:

@@ -159,6 +159,11 @@ def join(items: Sequence[str]) -> str:
     return f"{', '.join(items[:-1])}, and {items[-1]}"
 
 
+def subjects() -> tuple[str, ...]:
+    """All words that captions have for a person, without articles, such as ``young woman``."""
+    return tuple(dict.fromkeys(words for options in _SUBJECTS.values() for words in options))
+
+
 def subject(known: Mapping[str, str]) -> str:
     """Who somebody with these facts is in a caption, such as ``a young woman``; only age group and gender count."""
     group = known.get("age_group", "unclear"), known.get("gender", "unclear")

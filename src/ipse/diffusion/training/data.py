@@ -217,6 +217,42 @@ def _square(picture: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(picture if picture.shape[0] == size else resize(picture, size, size))
 
 
+def column_of(sources: Sequence[str | Path], corpus: Corpus, name: str, otherwise: int = 0) -> npt.NDArray[np.int64]:
+    """A column of whole numbers, such as ``look``, for all pictures of a corpus's folder.
+
+    Parameters
+    ----------
+    sources
+        Those that the corpus was packed from.
+    corpus
+        Of `pack`, for the base.
+    name
+        Of the column.
+    otherwise
+        What stands for it where a shard does not have it.
+
+    Returns
+    -------
+    ndarray
+        (M,).
+
+    Raises
+    ------
+    DataError
+        If the sources are not the corpus's.
+    """
+    parts = []
+    for shard in (path for source in sources for path in _shards(source)):
+        mine = ~for_judge(people := _people(shard))
+        known = name in pq.read_schema(shard).names
+        values = pq.read_table(shard, columns=[name])[name].to_numpy() if known else np.full(len(people), otherwise)
+        parts.append(values[mine].astype(np.int64))
+    column = np.concatenate(parts)
+    if len(column) != len(corpus.pixels):
+        raise DataError(f"The pack has {len(corpus.pixels)} pictures, its sources {len(column)}.", "Pack them again.")
+    return column
+
+
 def carry(sources: Sequence[str | Path], out: str | Path, *, judge: bool = False) -> list[Path]:
     """Write what training needs of some folders as Parquet files below 64 MiB, to take to another machine.
 
@@ -250,7 +286,9 @@ def carry(sources: Sequence[str | Path], out: str | Path, *, judge: bool = False
 
     for shard in (path for source in sources for path in _shards(source)):
         _people(shard)
-        for row in _rows(shard, columns, judge):
+        # Adapters take pictures of a person's other Looks as references.
+        more = [name for name in ("look",) if name in pq.read_schema(shard).names]
+        for row in _rows(shard, [*columns, *more], judge):
             waiting.append(row)
             size += len(row["image"]["bytes"])
             if size > _CARRIED_BYTES:

@@ -51,6 +51,54 @@ class DenoiserOptions:
     gamma: float = 5.0
 
 
+class Captions:
+    """Captions of pictures as training draws them.
+
+    Parameters
+    ----------
+    corpus
+        Pictures with captions.
+    options
+        How they are chosen.
+    device
+        Where to.
+    """
+
+    def __init__(self, corpus: Corpus, options: DenoiserOptions, device: torch.device) -> None:
+        self.options, self.device, self.feed = options, device, Feed(corpus.tokens, device)
+        tokenizer = make_tokenizer()
+        self.breaks = tokenizer.convert_tokens_to_ids([",</w>", ".</w>"])
+        self.nothing = np.array(tokenizer("", padding="max_length")["input_ids"])
+
+    def full(self, stored: npt.NDArray[np.int64]) -> Tensor:
+        """(n, 77) tokens of the captions with every fact of some rows of the folder."""
+        return self.feed(stored)[:, 0]
+
+    def __call__(self, stored: npt.NDArray[np.int64], draw: np.random.Generator) -> Tensor:
+        """(n, 77) tokens of a caption by chance of some rows of the folder: one of several, cut off, or none."""
+        options, count = self.options, len(stored)
+        others = draw.integers(1, CAPTIONS, count)
+        which = np.where(draw.random(count) < options.full, 0, others)
+        tokens = self.feed(stored)[torch.arange(count), torch.from_numpy(which)].cpu().numpy()
+        short = draw.random(count) < options.short
+        tokens[short] = shortened(tokens[short], self.breaks, draw)
+        tokens[draw.random(count) < options.drop] = self.nothing
+        return torch.from_numpy(tokens).to(self.device)
+
+
+def velocity_weight(share: Tensor, gamma: float) -> Tensor:
+    """What the squared error of a velocity counts at levels of noise with some ``alphas_cumprod``; see the module."""
+    # SNR + 1, for signal and noise have squares that sum to 1.
+    snr = 1 / (1 - share)
+    return snr.clamp(max=gamma) / snr
+
+
+def spread_steps(count: int, steps: int) -> Tensor:
+    """(count,) steps from first to last, always the same, of which neighbors in the data see early and late ones."""
+    spread = torch.linspace(0, steps - 1, count).round().long()
+    return spread[torch.from_numpy(np.random.default_rng(0).permutation(count))]
+
+
 class DenoiserStage(Stage):
     """Train a `UNet2DConditionModel` on the latents of a finished autoencoder.
 
@@ -74,24 +122,16 @@ class DenoiserStage(Stage):
         fitting = {"size": side, "context": text.config.hidden_size}
         self.network: UNet2DConditionModel = make_denoiser(**fitting | dict(recipe.network))
         self.latents = Feed(latents_of(corpus, self.vae, device), device)
-        self.tokens = Feed(corpus.tokens, device)
-        self.scheduler, self.tokenizer = make_scheduler(), make_tokenizer()
-        self.breaks = self.tokenizer.convert_tokens_to_ids([",</w>", ".</w>"])
-        self.nothing = np.array(self.tokenizer("", padding="max_length")["input_ids"])
+        self.captions = Captions(corpus, self.options, device)
+        self.scheduler = make_scheduler()
         self.share = self.scheduler.alphas_cumprod.to(device)
 
     def loss(self, rows: npt.NDArray[np.int64], draw: np.random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """See the module and `Stage.loss`."""
-        options, stored = self.options, self.corpus.rows[rows]
-        others = draw.integers(1, CAPTIONS, len(rows))
-        which = np.where(draw.random(len(rows)) < options.full, 0, others)
-        tokens = self.tokens(stored)[torch.arange(len(rows)), torch.from_numpy(which)].cpu().numpy()
-        short = draw.random(len(rows)) < options.short
-        tokens[short] = shortened(tokens[short], self.breaks, draw)
-        tokens[draw.random(len(rows)) < options.drop] = self.nothing
+        stored = self.corpus.rows[rows]
+        tokens = self.captions(stored, draw)
         steps = torch.from_numpy(draw.integers(0, len(self.share), len(rows))).to(self.device)
-        latents = self.latents(stored).float()
-        return self._loss(self.network, latents, torch.from_numpy(tokens).to(self.device), steps)
+        return self._loss(self.network, self.latents(stored).float(), tokens, steps)
 
     def _loss(
         self, network: nn.Module, latents: Tensor, tokens: Tensor, steps: Tensor
@@ -103,20 +143,16 @@ class DenoiserStage(Stage):
         velocity = self.scheduler.get_velocity(latents, noise, steps)
         predicted = network(noisy, steps, encoder_hidden_states=context).sample
         plain = (predicted.float() - velocity).square().mean((1, 2, 3))
-        # SNR + 1, for signal and noise have squares that sum to 1.
-        snr = 1 / (1 - self.share[steps])
-        return (plain * snr.clamp(max=self.options.gamma) / snr).mean(), {"mse": plain.mean()}
+        return (plain * velocity_weight(self.share[steps], self.options.gamma)).mean(), {"mse": plain.mean()}
 
     def figures(self, network: nn.Module) -> dict[str, float]:
         """``loss``: of up to 256 pictures of other people with their full captions, steps evenly spread."""
         rows = self.held_out.rows[:_JUDGED]
-        steps = torch.linspace(0, len(self.share) - 1, len(rows), device=self.device).round().long()
-        # Neighbors in the data are alike: let each see early and late steps.
-        steps = steps[torch.from_numpy(np.random.default_rng(0).permutation(len(rows))).to(self.device)]
+        steps = spread_steps(len(rows), len(self.share)).to(self.device)
         total = 0.0
         for start in range(0, len(rows), _BATCH):
             part = rows[start : start + _BATCH]
-            tokens = self.tokens(part)[:, 0]
+            tokens = self.captions.full(part)
             loss, _ = self._loss(network, self.latents(part).float(), tokens, steps[start : start + _BATCH])
             total += float(loss) * len(part)
         return {"loss": total / len(rows)}

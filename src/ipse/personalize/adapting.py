@@ -1,0 +1,501 @@
+"""What systems share that put a person into a base by a trained adapter.
+
+A system is a subclass of `Adapting` that says which features it is shown (`Adapting.features`), what is trained
+(`Adapting.build`) and how both act (`Adapting.condition`); often no more. Reading photographs, prompts, files,
+guidance, strength and the training loss are here and in `ipse.personalize.training`.
+
+Shapes: B rows of a batch, L tokens of a prompt, C channels of the text. With classifier-free guidance a picture is two
+rows: the empty prompt with nobody, then the prompt with the person.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor, nn
+
+from ipse._files import write_whole
+from ipse.diffusion import Base, Generated
+from ipse.diffusion.attention import Handle, attached
+from ipse.diffusion.base import Encoded
+from ipse.diffusion.spatial import Control, controlled
+from ipse.encoders import Encoder
+from ipse.errors import IpseError, WeightsError
+from ipse.personalize.contract import marked
+from ipse.personalize.references import FaceReader, Features
+from ipse.zoo.shipped_files import SHIPPED
+
+FORMAT = "ipse.adapter/1"
+ADAPTERS = SHIPPED / "adapters"
+"""Where adapters are that come with ipse, each called as its system."""
+
+_ARTICLES = ("a", "an", "the")
+
+
+@dataclass(frozen=True, eq=False)
+class Words:
+    """Prompts.
+
+    Attributes
+    ----------
+    text
+        (B, L, C) encoded.
+    ids
+        (B, L) tokens, of the first text encoder.
+    subjects
+        Of each person, (B, L) bool: the tokens that stand for them, articles left out.
+    """
+
+    text: Tensor
+    ids: Tensor
+    subjects: Sequence[Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Conditions:
+    """What acts on the network.
+
+    Attributes
+    ----------
+    text
+        (B, L, C) in place of the encoded prompts.
+    handles
+        On its attention.
+    control
+        Beside its own features.
+    """
+
+    text: Tensor
+    handles: Sequence[Handle] = ()
+    control: Control | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What a step of training sees.
+
+    Attributes
+    ----------
+    clean, noise, noisy
+        (B, c, h, w) latents of the pictures, and what is added to them at `steps`.
+    steps
+        (B,) levels of noise.
+    share
+        (B,) ``alphas_cumprod`` there.
+    goal
+        (B, c, h, w) velocities to predict.
+    words
+        Captions of the pictures; some are empty.
+    people
+        Features of references, one entry for each person of a picture; ``five`` are those of the picture itself, where
+        the face is to be. Some are of nobody.
+    own
+        Features of the pictures themselves.
+    known
+        (B,) bool: rows that are told who is shown.
+    """
+
+    clean: Tensor
+    noise: Tensor
+    noisy: Tensor
+    steps: Tensor
+    share: Tensor
+    goal: Tensor
+    words: Words
+    people: Sequence[Features]
+    own: Features
+    known: Tensor
+
+
+@dataclass(frozen=True)
+class Options:
+    """How an adapter is trained, beside what decides it for all networks. Systems may add to it.
+
+    Attributes
+    ----------
+    full, short
+        How often the caption with every fact is taken, and how often one is cut off at a comma or full stop.
+    drop_text, drop_person, drop_both
+        How often there is no caption, nobody, or neither, for classifier-free guidance.
+    same
+        How often the reference is the picture itself, rather than another of the same person, of another Look where
+        there is one.
+    gamma
+        See `ipse.diffusion.training.denoiser`.
+    """
+
+    full: float = 0.5
+    short: float = 0.2
+    drop_text: float = 0.05
+    drop_person: float = 0.05
+    drop_both: float = 0.05
+    same: float = 0.0
+    gamma: float = 5.0
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A trained adapter.
+
+    Attributes
+    ----------
+    network
+        What was trained.
+    record
+        ``system``, ``network`` (options of `Adapting.build`), ``base``, ``encoders``, ``trained_with``, ``seed``,
+        ``recipe``: JSON values.
+    sha256
+        Of its file; empty where it is not from one.
+    """
+
+    network: nn.Module = field(repr=False)
+    record: Mapping[str, Any]
+    sha256: str = ""
+
+
+def save_trained(path: str | Path, network: nn.Module, record: Mapping[str, Any]) -> Path:
+    """Write an adapter in half precision: a safetensors file that holds its record, too, and the record as JSON."""
+    tensors = {key: value.detach().to("cpu", torch.float16).contiguous() for key, value in network.state_dict().items()}
+    told = {"format": FORMAT, **record}
+    write_whole(path, to_bytes(tensors, {"ipse.adapter": json.dumps(told, sort_keys=True)}))
+    write_whole(Path(path).with_suffix(".json"), json.dumps(told, indent=1).encode() + b"\n")
+    return Path(path)
+
+
+def read_record(path: str | Path) -> dict[str, Any] | None:
+    """The record in an adapter's file; None if ipse did not write it.
+
+    Raises
+    ------
+    WeightsError
+        If the file cannot be read.
+    """
+    if Path(path).suffix != ".safetensors":
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            told = (file.metadata() or {}).get("ipse.adapter")
+    except Exception as error:  # safetensors has errors of its own
+        raise WeightsError(f"The adapter {path} cannot be read: {error}.", "Name another file.") from error
+    if told is None:
+        return None
+    record = json.loads(told)
+    if record.get("format") != FORMAT:
+        raise WeightsError(f"{path} is of the format {record.get('format')}.", f"This version reads {FORMAT}.")
+    return record
+
+
+class Adapting:
+    """A `Personalizer` with a trained adapter.
+
+    Parameters
+    ----------
+    base
+        What makes the pictures; it stays as it is.
+    adapter
+        Its file, or what `Trained` holds; by default that which comes with ipse.
+    encoder
+        Of faces; by default the one that the adapter was trained with, by its name.
+    steps, guidance
+        As in `Base.generate`.
+
+    Raises
+    ------
+    WeightsError
+        If there is no adapter, or it is of another system, for another base or of another encoder.
+    """
+
+    name: ClassVar[str]
+    features: ClassVar[tuple[str, ...]]
+    """What it is shown of a person; see `ipse.personalize.references`."""
+    prompted: ClassVar[bool] = True
+    """Whether it reads prompts."""
+    most_people = 1
+    strengths: tuple[float, ...] = (0.4, 0.7, 1.0)
+    options_kind: ClassVar[type[Options]] = Options
+
+    def __init__(
+        self,
+        base: Base,
+        adapter: str | Path | Trained | None = None,
+        *,
+        encoder: str | Path | Encoder | None = None,
+        steps: int = 20,
+        guidance: float | None = None,
+    ) -> None:
+        self.base, self.steps, self.guidance = base, steps, guidance
+        self.options = self.options_kind()
+        if isinstance(adapter, Trained):
+            self.reader = FaceReader(base, encoder or "face-world")
+            self.trained = adapter
+        else:
+            self._open(adapter, encoder)
+        self.trained_with = tuple(self.trained.record["trained_with"])
+        self.network = self.trained.network.to(base.device, base.pipeline.unet.dtype).eval()
+
+    # --- What a system says -----------------------------------------------------------------------------------------
+
+    @classmethod
+    def build(cls, base: Base, sizes: Mapping[str, int], **options: Any) -> nn.Module:
+        """What is trained, untrained.
+
+        Parameters
+        ----------
+        base
+            That it is for.
+        sizes
+            Last dimension of each feature by name.
+        options
+            The recipe's ``network``.
+        """
+        raise NotImplementedError
+
+    def condition(self, people: Sequence[Features], words: Words, strength: float) -> Conditions:
+        """How the people act on the network.
+
+        Parameters
+        ----------
+        people
+            Features (B, …), one entry for each person of a picture.
+        words
+            B prompts.
+        strength
+            0: nothing acts, to the bit; 1: as trained.
+        """
+        raise NotImplementedError
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """What training makes small, and what it is made of: by default the weighted error of the prediction."""
+        return self.denoising_error(self.predict(batch), batch)
+
+    def published(self, path: Path) -> nn.Module:
+        """What is trained, read from a published file or folder."""
+        raise WeightsError(f"{path} is no adapter that {self.name} reads.", f"Train one: {_HOW}.")
+
+    # --- Training ---------------------------------------------------------------------------------------------------
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """What moves in training."""
+        return self.network.parameters()
+
+    def of(self, network: nn.Module) -> Self:
+        """The same with another network, such as the average of one that is being trained."""
+        other = copy.copy(self)
+        other.network = network
+        return other
+
+    def predict(self, batch: Batch) -> Tensor:
+        """(B, c, h, w) what the network says of a batch."""
+        acting = self.condition(batch.people, batch.words, 1.0)
+        with attached(self.unet, *acting.handles), controlled(self.unet, acting.control):
+            return self.unet(batch.noisy, batch.steps, encoder_hidden_states=acting.text).sample
+
+    def denoising_error(self, predicted: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The mean squared error, weighted by the level of noise, and by itself."""
+        from ipse.diffusion.training.denoiser import velocity_weight
+
+        plain = (predicted.float() - batch.goal).square().mean((1, 2, 3))
+        return (plain * velocity_weight(batch.share, self.options.gamma)).mean(), {"mse": plain.mean()}
+
+    def guess(self, predicted: Tensor, batch: Batch) -> Tensor:
+        """(B, c, h, w) the clean latent that a predicted velocity stands for."""
+        a = batch.share[:, None, None, None]
+        return a.sqrt() * batch.noisy - (1 - a).sqrt() * predicted
+
+    # --- Using ------------------------------------------------------------------------------------------------------
+
+    @property
+    def unet(self) -> nn.Module:
+        """The network that is acted on."""
+        return self.drawing.pipeline.unet
+
+    @property
+    def drawing(self) -> Base:
+        """What makes the pictures: the base, unless a system has one of its own."""
+        return self.base
+
+    def fit(self, *people: Sequence[npt.NDArray[np.uint8]]) -> Fitted:
+        """Look at photographs; nothing is tuned.
+
+        Raises
+        ------
+        IpseError
+            If there are more people than the method can show, or photographs of somebody are of no use.
+        """
+        if not 1 <= len(people) <= self.most_people:
+            raise IpseError(
+                f"The method {self.name} shows {_count(self.most_people)}; photographs of {len(people)} were given.",
+                "Name fewer, or another method.",
+            )
+        seen = [self.reader.person(photographs, self.features) for photographs in people]
+        shown = [[hashlib.sha256(np.ascontiguousarray(p)).hexdigest() for p in one] for one in people]
+        return Fitted(self, seen, shown)
+
+    def words(self, prompt: str, people: int) -> tuple[str, Encoded, Words]:
+        """A prompt without its marks, as the base reads it, and as rows: one, or two with guidance.
+
+        Raises
+        ------
+        IpseError
+            If it does not mark the words for each person.
+        """
+        text, places = marked(prompt)
+        if self.prompted and len(places) != people:
+            raise IpseError(
+                f"The prompt {prompt!r} marks words for {_count(len(places))}, and there are photographs of {people}.",
+                "Put the words for each person in braces: A portrait of {a woman}, smiling.",
+            )
+        base = self.drawing
+        encoded = base.encode_prompt(text, self.guidance)
+        tokenizer = base.pipeline.tokenizer
+        given = {"padding": "max_length", "truncation": True, "max_length": tokenizer.model_max_length}
+        rows = [encoded.text] if encoded.negative is None else [encoded.negative, encoded.text]
+        texts = [text] if encoded.negative is None else ["", text]
+        ids = torch.tensor(tokenizer(texts, **given)["input_ids"], device=base.device)
+        subjects = []
+        for start, end in places if self.prompted else ():
+            own = torch.zeros_like(ids, dtype=torch.bool)
+            own[-1] = _tokens_between(tokenizer, text, start, end, ids.shape[1]).to(ids.device)
+            subjects.append(own)
+        return text, encoded, Words(torch.cat(rows), ids, subjects)
+
+    def _open(self, adapter: str | Path | None, encoder: str | Path | Encoder | None) -> None:
+        path = Path(adapter) if adapter is not None else ADAPTERS / f"{self.name}.safetensors"
+        if not path.exists():
+            what = f"There is no adapter {path}." if adapter else f"No adapter for {self.name} comes with ipse yet."
+            raise WeightsError(what, f"Train one: {_HOW}; then name its file by --adapter.")
+        record = read_record(path) if path.is_file() else None
+        if record is None:
+            self.reader = FaceReader(self.base, encoder or "face-world")
+            told = {"file": path.name, "trained_with": list(self.reader.fingerprints(self.features).values())}
+            self.trained = Trained(self.published(path), told)
+            return
+        self._check(path, record)
+        self.reader = FaceReader(self.base, encoder or record["encoder"])
+        for name, fingerprint in self.reader.fingerprints(self.features).items():
+            if record["encoders"].get(name) != fingerprint:
+                theirs = " and ".join(f"{name} ({known[:12]})" for name, known in record["encoders"].items())
+                raise WeightsError(
+                    f"The adapter {path.name} was trained with {theirs}, and here is {name} ({fingerprint[:12]}).",
+                    "Name the encoder that it was trained with, or train the adapter again.",
+                )
+        network = self.build(self.base, record["sizes"], **record["network"])
+        with safe_open(path, "pt") as file:
+            tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
+        try:
+            network.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise WeightsError(f"{path} is damaged: {' '.join(str(error).split())[:200]}", "Copy it again.") from error
+        self.trained = Trained(network, record, hashlib.sha256(path.read_bytes()).hexdigest())
+
+    def _check(self, path: Path, record: Mapping[str, Any]) -> None:
+        if record["system"] != self.name:
+            raise WeightsError(f"{path} is an adapter of {record['system']}.", f"Use --method {record['system']}.")
+        theirs = record["base"]
+        if theirs["sha256"] != self.base.fingerprint:
+            raise WeightsError(
+                f"The adapter {path.name} was trained for the base {theirs['name']} ({theirs['sha256'][:12]}); this is "
+                f"{self.base.name} ({self.base.fingerprint[:12]}).",
+                "Name its base by --base, or an adapter that was trained for this one.",
+            )
+
+
+class Fitted:
+    """An `Adapting` that knows whom to show.
+
+    Parameters
+    ----------
+    method
+        Which.
+    people
+        Features (1, …) of each.
+    photographs
+        sha256 of the photographs of each, for provenance.
+    """
+
+    def __init__(self, method: Adapting, people: Sequence[Features], photographs: Sequence[Sequence[str]]) -> None:
+        self.method, self.people, self.photographs = method, people, photographs
+
+    def generate(self, prompt: str, n: int = 1, seed: int = 0, strength: float = 1.0) -> Iterator[Generated]:
+        """Make pictures; see `ipse.personalize.contract.Personalized`."""
+        method = self.method
+        if not strength >= 0:
+            raise IpseError(f"The strength is {strength}.", "Use a number from 0 (not at all) to 1 (as trained).")
+        with torch.no_grad():
+            text, encoded, words = method.words(prompt, len(self.people))
+            people = self.people
+            if len(words.ids) == 2:
+                nobody = method.reader.nobody(method.features)
+                people = [beside(nobody, person) for person in people]
+            acting = method.condition(people, words, strength)
+        *negative, positive = acting.text.chunk(len(words.ids))
+        encoded = replace(encoded, text=positive, negative=negative[0] if negative else None)
+        pictures = method.drawing.generate(text, n, seed, method.steps, method.guidance, encoded=encoded)
+        more = self._provenance(prompt, strength)
+        for _ in range(n):
+            # Nothing acts while whoever asked looks at a picture.
+            with attached(method.unet, *acting.handles), controlled(method.unet, acting.control), torch.no_grad():
+                picture = next(pictures)
+            yield replace(picture, more=more)
+
+    def _provenance(self, prompt: str, strength: float) -> dict[str, object]:
+        trained = self.method.trained
+        adapter = {"sha256": trained.sha256} if trained.sha256 else {"file": trained.record.get("file", "")}
+        return {
+            "method": self.method.name,
+            "strength": strength,
+            "marked_prompt": prompt,
+            "adapter": adapter,
+            "encoders": self.method.reader.fingerprints(self.method.features),
+            "photographs": self.photographs,
+        }
+
+
+def beside(first: Features, second: Features) -> Features:
+    """Features of rows, and of more rows below them; where one has fewer patches, they are repeated.
+
+    Parameters
+    ----------
+    first, second
+        (A, …) and (B, …) of the same names.
+    """
+    out = {}
+    for name, ours in first.items():
+        theirs = second[name]
+        if ours.ndim == 3 and ours.shape[1] != theirs.shape[1]:
+            ours = ours.repeat(1, theirs.shape[1] // ours.shape[1], 1)
+        out[name] = torch.cat([ours.to(theirs), theirs])
+    return out
+
+
+def _tokens_between(tokenizer: Any, text: str, start: int, end: int, length: int) -> Tensor:
+    """(length,) bool: the tokens of the characters from start to end, but for an article in front."""
+    words = text[start:end].split()
+    if len(words) > 1 and words[0].lower() in _ARTICLES:
+        start += text[start:end].index(words[0]) + len(words[0])
+
+    def count(part: str) -> int:
+        return len(tokenizer(part, add_special_tokens=False)["input_ids"]) if part.strip() else 0
+
+    before = 1 + count(text[:start])  # the token of the beginning comes first
+    inside = torch.zeros(length, dtype=torch.bool)
+    inside[before : before + count(text[start:end])] = True
+    return inside
+
+
+def _count(people: int) -> str:
+    return "nobody" if people == 0 else "one person" if people == 1 else f"{people} people"
+
+
+_HOW = "ipse train adapter, by a recipe of recipes/adapters"

@@ -1,0 +1,478 @@
+"""Training of adapters: the base stands still, and learns nothing of anybody; what is beside it learns to show people.
+
+Pictures and captions are those of `ipse.diffusion.training.data`, latents and features of faces are computed once and
+kept beside them. The reference of a picture is another of the same person, of another Look where there is one: what the
+two share is who it is, so that there is nothing to gain from copying the rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from ipse.diffusion import Base
+from ipse.diffusion.training.data import Corpus, column_of, pack
+from ipse.diffusion.training.denoiser import Captions, DenoiserOptions, latents_of, spread_steps
+from ipse.diffusion.training.loop import Feed, Stage, train
+from ipse.diffusion.training.recipe import StageRecipe, options_of
+from ipse.encoders import DlibFaceEncoder
+from ipse.errors import DataError, TrainingError
+from ipse.faces import Face
+from ipse.images import contact_sheet
+from ipse.personalize.adapting import Adapting, Batch, Fitted, Trained, Words, save_trained
+from ipse.personalize.contract import METHODS, class_of
+from ipse.personalize.references import FaceReader, Features
+from ipse.training.loop import Step
+from ipse.training.recipe import read_recipe
+from ipse.world.caption import subjects
+from ipse.zoo.cache import cache_dir
+
+_BLOCK = 64
+# Held-out pictures for the loss; pictures made to look at, and their steps.
+_JUDGED, _MADE, _STEPS = 128, 8, 10
+_BATCH = 16
+
+
+@dataclass(frozen=True)
+class AdapterRecipe(StageRecipe):
+    """A training of an adapter. In its file, ``system`` stands for `stage`; `size` is the base's own.
+
+    Attributes
+    ----------
+    encoder
+        Of faces; not that of the public domain, which judges.
+    points
+        The network that places the five points.
+    inputs
+        Fingerprints of the base and of the encoders, by name: filled in when training begins.
+    """
+
+    encoder: str = "face-world"
+    points: str = "landmarks-world"
+    inputs: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """A recipe from what a YAML file holds; see `StageRecipe.from_dict`."""
+        if not isinstance(data, Mapping) or "system" not in data:
+            raise TrainingError("The recipe names no system.", "See recipes/adapters/ for examples.")
+        return super().from_dict({"stage": data["system"], **{k: v for k, v in data.items() if k != "system"}})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a recipe from a YAML file; see `StageRecipe.load`."""
+        return cls.from_dict(read_recipe(path, "recipes/adapters/"))
+
+
+# --- Features, computed once ------------------------------------------------------------------------------------------
+
+
+class FeatureStore:
+    """Features of all pictures of a corpus's folder, computed once each and mapped into memory.
+
+    Parameters
+    ----------
+    corpus
+        Pictures.
+    reader
+        What looks at them.
+    on_look
+        Called with the pictures looked at and their number.
+    """
+
+    def __init__(
+        self, corpus: Corpus, reader: FaceReader, on_look: Callable[[int, int], None] = lambda done, total: None
+    ) -> None:
+        self.corpus, self.reader, self.on_look = corpus, reader, on_look
+        self._arrays: dict[str, npt.NDArray[np.floating[Any]]] = {}
+
+    @property
+    def found(self) -> npt.NDArray[np.bool_]:
+        """(M,) whether a picture shows one face."""
+        return ~np.isnan(self["five"]).any((1, 2))
+
+    def __getitem__(self, name: str) -> npt.NDArray[np.floating[Any]]:
+        """(M, …) of a feature; NaN or 0 where a picture does not show one face."""
+        if name not in self._arrays:
+            self._arrays[name] = self._open(name)
+        return self._arrays[name]
+
+    def _open(self, name: str) -> npt.NDArray[np.floating[Any]]:
+        known = [self.corpus.fingerprint, self.reader.detector.name, *self.reader.fingerprints([name]).values()]
+        key = hashlib.sha256("\n".join(known).encode()).hexdigest()[:24]
+        path = self.corpus.folder / f"{name}-{key}.npy"
+        if not path.exists():
+            try:
+                self._fill(name, path.with_suffix(".part.npy"))
+                path.with_suffix(".part.npy").rename(path)
+            except OSError as error:
+                raise DataError(f"{path} cannot be written: {error.strerror or error}.", "Make room.") from error
+        return np.load(path, mmap_mode="r")
+
+    def _fill(self, name: str, part: Path) -> None:
+        """Look at all pictures; after a break, at those that are missing."""
+        pixels, total = self.corpus.pixels, len(self.corpus.pixels)
+        place = part.with_suffix(".count")
+        start = int(place.read_text()) if part.exists() and place.exists() else 0
+        array = np.load(part, mmap_mode="r+") if start else None
+        for first in range(start, total, _BLOCK):
+            rows = np.arange(first, min(first + _BLOCK, total))
+            values = self._five(pixels[rows]) if name == "five" else self._told(name, pixels, rows)
+            if array is None:
+                kind = np.float32 if name in ("five", "length") else np.float16
+                array = np.lib.format.open_memmap(part, "w+", kind, (total, *values.shape[1:]))
+            array[rows] = values
+            array.flush()
+            place.write_text(str(int(rows[-1]) + 1))
+            self.on_look(int(rows[-1]) + 1, total)
+        place.unlink(missing_ok=True)
+
+    def _five(self, pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        out = np.full((len(pictures), 5, 2), np.nan, np.float32)
+        for row, picture in enumerate(pictures):
+            faces = [found.face for found in self.reader.find(picture)]
+            if len(faces) == 1:
+                out[row] = self.reader.features([picture], faces, ["five"])["five"][0]
+        return out
+
+    def _told(self, name: str, pixels: npt.NDArray[np.uint8], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        five = self["five"][rows] * np.float32(pixels.shape[1]) - 0.5
+        one = ~np.isnan(five).any((1, 2))
+        # Somewhere in the picture; what comes out is not used.
+        five[~one] = pixels.shape[1] * (0.25 + 0.5 * np.random.default_rng(0).random((5, 2), np.float32))
+        faces = [Face((0, 0, 1, 1), 1.0, points, "arcface5") for points in five]
+        return self.reader.features(list(pixels[rows]), faces, [name])[name]
+
+
+# --- Captions ---------------------------------------------------------------------------------------------------------
+
+
+class SubjectFinder:
+    """Finds the words for a person in captions of the world.
+
+    Parameters
+    ----------
+    tokenizer
+        Of the base.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        spelled = {tuple(tokenizer(words, add_special_tokens=False)["input_ids"]) for words in subjects()}
+        self._spelled = sorted(spelled, key=len, reverse=True)
+        longest = sorted(subjects(), key=len, reverse=True)
+        self._pattern = re.compile(rf"\b(?:an? |the )?(?:{'|'.join(map(re.escape, longest))})\b")
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        """(B, L) bool of tokens (B, L): the first words for a person in each row, without the article."""
+        out = torch.zeros_like(ids, dtype=torch.bool)
+        for row, own in enumerate(ids.tolist()):
+            for place in range(len(own)):
+                found = next((w for w in self._spelled if tuple(own[place : place + len(w)]) == w), None)
+                if found:
+                    out[row, place : place + len(found)] = True
+                    break
+        return out
+
+    def mark(self, caption: str) -> str | None:
+        """A caption with the first words for a person in braces; None if there are none."""
+        marked, count = self._pattern.subn(lambda found: f"{{{found[0]}}}", caption, count=1)
+        return marked if count else None
+
+
+# --- The stage --------------------------------------------------------------------------------------------------------
+
+
+class Pairs:
+    """References: for a picture, others of the same person.
+
+    Parameters
+    ----------
+    person, look
+        (N,) of each picture. Everybody has two pictures or more.
+    """
+
+    def __init__(self, person: npt.NDArray[np.int64], look: npt.NDArray[np.int64]) -> None:
+        self.person, self.look = person, look
+        order = np.argsort(person, kind="stable")
+        people, starts = np.unique(person[order], return_index=True)
+        self._rows = dict(zip(people.tolist(), np.split(order, starts[1:]), strict=True))
+
+    def __call__(
+        self, rows: npt.NDArray[np.int64], draw: np.random.Generator, same: float = 0.0
+    ) -> npt.NDArray[np.int64]:
+        """For each row another of the same person, of another Look where there is one; itself as often as `same`."""
+        out = rows.copy()
+        for place, row in enumerate(rows):
+            own = self._rows[int(self.person[row])]
+            others = own[self.look[own] != self.look[row]]
+            others = others if len(others) else own[own != row]
+            chosen = draw.integers(len(others))
+            if draw.random() >= same:
+                out[place] = others[chosen]
+        return out
+
+
+class AdapterStage(Stage):
+    """Train the adapter of a system.
+
+    Parameters
+    ----------
+    recipe, corpus, device
+        As in `Stage`.
+    base
+        Stands still.
+    method
+        Untrained.
+    store
+        Features of the corpus's folder.
+    look
+        (M,) Looks of its pictures.
+    """
+
+    name = "adapter"
+
+    def __init__(
+        self,
+        recipe: AdapterRecipe,
+        corpus: Corpus,
+        device: torch.device,
+        base: Base,
+        method: Adapting,
+        store: FeatureStore,
+        look: npt.NDArray[np.int64],
+    ) -> None:
+        super().__init__(recipe, corpus, device)
+        self.base, self.method, self.network = base, method, method.network
+        self.store = store
+        pipeline = base.pipeline
+        self.latents = Feed(latents_of(corpus, pipeline.vae, device), device)
+        options = method.options
+        told = DenoiserOptions(drop=0.0, full=options.full, short=options.short, gamma=options.gamma)
+        self.captions, self.subject = Captions(corpus, told, device), SubjectFinder(pipeline.tokenizer)
+        self.pairs = {id(part): Pairs(part.person, look[part.rows]) for part in (self.corpus, self.held_out)}
+        self.nobody = method.reader.nobody(method.features)
+        self.scheduler = pipeline.scheduler
+        self.share = self.scheduler.alphas_cumprod.to(device)
+
+    def seen(self, stored: npt.NDArray[np.int64]) -> Features:
+        """Features (n, …) of some rows of the folder."""
+        return {
+            name: torch.from_numpy(np.asarray(self.store[name][stored], np.float32)).to(self.device)
+            for name in self.method.features
+        }
+
+    def batch(
+        self, part: Corpus, rows: npt.NDArray[np.int64], references: npt.NDArray[np.int64], tokens: Tensor,
+        steps: Tensor, known: Tensor,
+    ) -> Batch:  # fmt: skip
+        """What the method is trained or judged on: rows of a part of the corpus, with noise from torch."""
+        clean = self.latents(part.rows[rows]).float()
+        noise = torch.randn_like(clean)
+        own, shown = self.seen(part.rows[rows]), self.seen(part.rows[references])
+        if "five" in shown:
+            shown["five"] = own["five"]
+        person = {
+            name: torch.where(known.view(-1, *(1,) * (value.ndim - 1)), value, self.nobody[name].to(value))
+            for name, value in shown.items()
+        }
+        with torch.no_grad():
+            text = self.base.pipeline.text_encoder(input_ids=tokens.long()).last_hidden_state
+        return Batch(
+            clean,
+            noise,
+            self.scheduler.add_noise(clean, noise, steps),
+            steps,
+            self.share[steps],
+            self.scheduler.get_velocity(clean, noise, steps),
+            Words(text, tokens.long(), [self.subject(tokens)]),
+            [person],
+            own,
+            known,
+        )
+
+    def loss(self, rows: npt.NDArray[np.int64], draw: np.random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """The method's own loss of a batch; see `Stage.loss`."""
+        options = self.method.options
+        references = self.pairs[id(self.corpus)](rows, draw, options.same)
+        tokens = self.captions(self.corpus.rows[rows], draw)
+        chance = draw.random(len(rows))
+        text_ends, person_ends = np.cumsum([options.drop_both + options.drop_text, options.drop_person])
+        silent = torch.from_numpy(chance < text_ends).to(self.device)
+        tokens[silent] = torch.from_numpy(self.captions.nothing).to(tokens)
+        unknown = (chance < options.drop_both) | ((chance >= text_ends) & (chance < person_ends))
+        steps = torch.from_numpy(draw.integers(0, len(self.share), len(rows))).to(self.device)
+        known = torch.from_numpy(~unknown).to(self.device)
+        return self.method.loss(self.batch(self.corpus, rows, references, tokens, steps, known))
+
+    def figures(self, network: nn.Module) -> dict[str, float]:
+        """How good it is on people it was not trained on.
+
+        Returns
+        -------
+        dict
+            ``loss`` of the prediction with full captions; ``loss_nobody`` where nobody is told;
+            ``similarity`` of pictures made to their references and to those of others, by the encoder that it was
+            trained with; share of them in which a face is found.
+        """
+        method = self.method.of(network)
+        rows = np.arange(min(_JUDGED, len(self.held_out)))
+        references = self.pairs[id(self.held_out)](rows, np.random.default_rng(0))
+        steps = spread_steps(len(rows), len(self.share)).to(self.device)
+        total = {"loss": 0.0, "loss_nobody": 0.0}
+        for start in range(0, len(rows), _BATCH):
+            part = rows[start : start + _BATCH]
+            tokens = self.captions.full(self.held_out.rows[part])
+            for name in total:
+                torch.manual_seed(start)
+                known = torch.full((len(part),), name == "loss", device=self.device)
+                chosen = references[start : start + _BATCH], tokens, steps[start : start + _BATCH]
+                batch = self.batch(self.held_out, part, *chosen, known)
+                loss, _ = method.denoising_error(method.predict(batch), batch)
+                total[name] += float(loss) * len(part)
+        self._made = self._pictures(method)
+        return {name: value / len(rows) for name, value in total.items()} | self._similarity()
+
+    def _pictures(self, method: Adapting) -> list[tuple[int, npt.NDArray[np.uint8]]]:
+        """Pictures of some held-out people by captions of other pictures of theirs: (reference's row, picture)."""
+        method.steps = _STEPS
+        part = self.held_out
+        _, rows = np.unique(part.person, return_index=True)
+        rows = rows[:_MADE]
+        references = self.pairs[id(part)](rows, np.random.default_rng(1))
+        made = []
+        for row, reference, caption in zip(rows, references, part.captions(rows), strict=True):
+            prompt = self.subject.mark(caption)
+            if prompt:
+                fitted = Fitted(method, [self.seen(part.rows[[reference]])], [[]])
+                made += [(int(part.rows[reference]), one.image) for one in fitted.generate(prompt, 1, int(row))]
+        return made
+
+    def _similarity(self) -> dict[str, float]:
+        reader, vectors = self.method.reader, self.store["vector"]
+        known = np.array([vectors[row] for row, _ in self._made], np.float32)
+        like, other = [], []
+        for place, (_, picture) in enumerate(self._made):
+            faces = reader.find(picture)
+            if faces:
+                vector = reader.features([picture], [faces[0].face], ["vector"])["vector"][0]
+                alike = known @ vector
+                like.append(alike[place])
+                other += np.delete(alike, place).tolist()
+        told = {"faces": len(like) / max(1, len(self._made))}
+        return told | (
+            {"similarity": float(np.mean(like)), "similarity_others": float(np.mean(other))} if other else {}
+        )
+
+    def sheet(self, network: nn.Module) -> Image.Image | None:
+        """References of held-out people, each beside the picture that was made."""
+        pixels = self.store.corpus.pixels
+        pairs = [image for row, picture in self._made for image in (np.asarray(pixels[row]), picture)]
+        return contact_sheet(pairs, 8, gap=2) if pairs else None
+
+    def finish(self, network: nn.Module, out: Path) -> None:
+        """Write the adapter: a file called as the system is."""
+        save_trained(out / f"{self.recipe.stage}.safetensors", network, self.method.trained.record)
+
+
+def train_adapter(
+    recipe: AdapterRecipe,
+    base: Base,
+    data: Sequence[str | Path],
+    out: str | Path,
+    *,
+    resume: bool = False,
+    minutes: float | None = None,
+    cache: str | Path | None = None,
+    on_pack: Callable[[int, int], None] = lambda done, total: None,
+    on_look: Callable[[int, int], None] = lambda done, total: None,
+    on_step: Callable[[Step], None] = lambda step: None,
+) -> dict[str, Any]:
+    """Train the adapter of a recipe.
+
+    Parameters
+    ----------
+    recipe
+        How.
+    base
+        For which; one that was trained by ipse.
+    data
+        Folders of pictures with captions; see `ipse.diffusion.training.data.pack`.
+    out
+        Folder of the run.
+    resume, minutes, on_step
+        As in `ipse.diffusion.training.loop.train`.
+    cache, on_pack
+        As in `ipse.diffusion.training.stages.run`.
+    on_look
+        Called with pictures looked at for their faces, and their number.
+
+    Returns
+    -------
+    dict
+        The record; empty if time was up before the end.
+
+    Raises
+    ------
+    TrainingError
+        As `train`, and if the recipe names no system that is trained so, or the judge as its encoder.
+    DataError
+        If data cannot be read or written, or show nobody twice.
+    """
+    kind = class_of(recipe.stage) if recipe.stage in METHODS else None
+    if kind is None or not issubclass(kind, Adapting):
+        known = [name for name in METHODS if issubclass(class_of(name), Adapting)]
+        raise TrainingError(f"There is no system {recipe.stage!r} to train.", f"There are {', '.join(known)}.")
+    if recipe.encoder == DlibFaceEncoder.name:
+        raise TrainingError(f"{recipe.encoder} judges: no adapter is trained with it.", "Use face-world.")
+    if base.kind != "world":
+        raise TrainingError(
+            f"The base {base.name} was not trained by ipse.", "Its adapters are published ones: name their file."
+        )
+    side = base.size[0]
+    recipe = replace(recipe, size=side)
+    corpus = pack(data, cache or cache_dir() / "packs", side, on_pack=on_pack)
+    reader = FaceReader(base, recipe.encoder, points=recipe.points)
+    store = FeatureStore(corpus, reader, on_look)
+    look = column_of(data, corpus, "look")
+    chosen = np.flatnonzero(store.found)
+    people, counts = np.unique(corpus.person[chosen], return_counts=True)
+    chosen = chosen[np.isin(corpus.person[chosen], people[counts > 1])]
+    if not len(chosen):
+        raise DataError("In the data nobody is to be seen twice.", "Render people with several pictures each.")
+    for part in ("unet", "vae", "text_encoder", "image_encoder"):
+        if (network := getattr(base.pipeline, part, None)) is not None:
+            network.requires_grad_(False).eval()
+    encoders = reader.fingerprints(kind.features)
+    sizes = {name: int(store[name].shape[-1]) for name in kind.features if store[name].ndim > 1}
+    recipe = replace(recipe, inputs={"base": base.fingerprint, **encoders})
+    record = {
+        "system": recipe.stage,
+        "network": dict(recipe.network),
+        "sizes": sizes,
+        "base": {"name": base.name, "kind": base.kind, "sha256": base.fingerprint},
+        "encoder": recipe.encoder,
+        "encoders": encoders,
+        "trained_with": list(encoders.values()),
+        "seed": recipe.seed,
+        "steps": recipe.steps,
+        "recipe": recipe.fingerprint,
+        "data": corpus.fingerprint,
+        "license": "Apache-2.0",
+    }
+
+    def make(recipe: StageRecipe, corpus: Corpus, device: torch.device) -> Stage:
+        method = kind(base, Trained(kind.build(base, sizes, **recipe.network), record), encoder=reader.encoder)
+        method.options = options_of(kind.options_kind, recipe)
+        return AdapterStage(recipe, corpus, device, base, method, store, look)
+
+    return train(make, recipe, corpus.choose(chosen), out, resume=resume, minutes=minutes, on_step=on_step)

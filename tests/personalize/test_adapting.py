@@ -1,0 +1,122 @@
+"""What all trained systems keep to: they train, go on exactly, act as strong as asked, and say what is wrong."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+
+pytest.importorskip("diffusers")
+torch = pytest.importorskip("torch")
+
+from safetensors import safe_open  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
+
+from ipse.errors import IpseError, TrainingError, WeightsError  # noqa: E402
+from ipse.personalize import METHODS, open_method  # noqa: E402
+from ipse.personalize.adapting import Adapting  # noqa: E402
+from ipse.personalize.contract import class_of  # noqa: E402
+from ipse.personalize.references import ReferenceWarning  # noqa: E402
+from ipse.personalize.training import AdapterRecipe, train_adapter  # noqa: E402
+
+SYSTEMS = [name for name in METHODS if issubclass(class_of(name), Adapting)]
+PROMPT = "A portrait of {a young woman}, smiling."
+
+
+class Killed(Exception):
+    pass
+
+
+def quiet(method, *people):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ReferenceWarning)
+        return method.fit(*people)
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_it_learns_and_goes_on_exactly_where_it_was(system, base, portraits, cache, trained, recipe_of, tmp_path):
+    whole = trained(system)
+    before = base.fingerprint
+    record = json.loads((whole / "record.json").read_text())
+    log = [json.loads(line) for line in (whole / "log.jsonl").read_text().splitlines()]
+    assert record["steps"] == 4 and log[-1]["figures"]["loss"] > 0 and list(whole.glob("sheets/*.png"))
+
+    def kill(step):
+        if step.step >= 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train_adapter(recipe_of(system), base, [portraits], tmp_path / "run", cache=cache, on_step=kill)
+    train_adapter(recipe_of(system), base, [portraits], tmp_path / "run", cache=cache, resume=True)
+    name = f"{system}.safetensors"
+    assert (tmp_path / "run" / name).read_bytes() == (whole / name).read_bytes()
+    assert type(base)(base.name, base.kind, base.pipeline).fingerprint == before
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_strength_0_is_the_base_and_more_is_not(system, base, trained, photographs):
+    method = open_method(system, base, adapter=trained(system) / f"{system}.safetensors", steps=2)
+    assert method.trained_with and all(len(fingerprint) == 64 for fingerprint in method.trained_with)
+    ada, ben = (quiet(method, photographs[person]) for person in (1, 3))
+    (plain,) = base.generate("A portrait of a young woman, smiling.", 1, 7, 2)
+    (off,), (on,), (other) = (one.generate(PROMPT, 1, 7, s) for one, s in ((ada, 0.0), (ada, 1.0), (ben, 1.0)))
+    np.testing.assert_array_equal(off.image, plain.image)
+    assert not np.array_equal(on.image, plain.image)
+    assert not np.array_equal(on.image, next(other).image)
+    # Nothing stays on the base.
+    np.testing.assert_array_equal(next(base.generate(plain.prompt, 1, 7, 2)).image, plain.image)
+    assert on.more["method"] == system and on.more["strength"] == 1.0 and len(on.more["adapter"]["sha256"]) == 64
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_an_adapter_for_something_else_is_refused(system, base, other_base, trained, tmp_path):
+    file = trained(system) / f"{system}.safetensors"
+    with pytest.raises(WeightsError, match="was trained for the base tiny"):
+        open_method(system, other_base, adapter=file)
+    with safe_open(file, "pt") as content:
+        record = json.loads(content.metadata()["ipse.adapter"])
+    assert record == json.loads(file.with_suffix(".json").read_text())
+    name = next(iter(record["encoders"]))
+    wrong = record | {"encoders": record["encoders"] | {name: "0" * 64}}
+    save_file(load_file(file), tmp_path / "wrong.safetensors", {"ipse.adapter": json.dumps(wrong)})
+    with pytest.raises(WeightsError, match=rf"trained with .*{name} \(000000000000\)"):
+        open_method(system, base, adapter=tmp_path / "wrong.safetensors")
+    with pytest.raises(WeightsError, match="There is no adapter"):
+        open_method(system, base, adapter=tmp_path / "nothing.safetensors")
+    with pytest.raises(WeightsError, match="comes with ipse yet"):
+        open_method(system, base)
+    other = record | {"system": "another"}
+    save_file(load_file(file), tmp_path / "other.safetensors", {"ipse.adapter": json.dumps(other)})
+    with pytest.raises(WeightsError, match="adapter of another"):
+        open_method(system, base, adapter=tmp_path / "other.safetensors")
+
+
+def test_prompts_and_numbers_that_do_not_fit(base, trained, photographs):
+    method = open_method("face-adapter", base, adapter=trained("face-adapter") / "face-adapter.safetensors", steps=1)
+    ada = quiet(method, photographs[1])
+    with pytest.raises(IpseError, match=r"marks words for nobody.*in braces"):
+        next(ada.generate("A portrait of a woman."))
+    with pytest.raises(IpseError, match="do not mark words"):
+        next(ada.generate("A portrait of {a woman."))
+    with pytest.raises(IpseError, match="strength"):
+        next(ada.generate(PROMPT, strength=-1.0))
+    with pytest.raises(IpseError, match="shows one person; photographs of 2"):
+        method.fit(photographs[1], photographs[3])
+    with pytest.raises(IpseError, match="has no adapter"):
+        open_method("bare", base, adapter="x")
+
+
+def test_trainings_that_cannot_be(base, portraits, cache, recipe_of, tmp_path):
+    with pytest.raises(TrainingError, match="names no system"):
+        AdapterRecipe.from_dict({"steps": 3})
+    for wrong in ("bare", "nothing"):
+        with pytest.raises(TrainingError, match="no system"):
+            train_adapter(AdapterRecipe.from_dict({"system": wrong}), base, [portraits], tmp_path, cache=cache)
+    judged = recipe_of("face-adapter", encoder="dlib-face-128")
+    with pytest.raises(TrainingError, match="judges"):
+        train_adapter(judged, base, [portraits], tmp_path, cache=cache)
+
+
+def test_the_recipes_are_recipes(pytestconfig):
+    files = sorted((pytestconfig.rootpath / "recipes" / "adapters").glob("*.yaml"))
+    assert {AdapterRecipe.load(file).stage for file in files} == set(SYSTEMS)

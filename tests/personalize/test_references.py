@@ -1,0 +1,72 @@
+"""Photographs: the person in them is found, and what is wrong with them is said."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("diffusers")
+pytest.importorskip("torch")
+
+from ipse.errors import IpseError
+from ipse.images import resize
+from ipse.personalize.references import FaceReader, ReferenceWarning
+
+NAMES = ("vector", "length", "five", "pooled", "patches")
+
+
+@pytest.fixture(scope="module")
+def reader(base):
+    return FaceReader(base)
+
+
+def test_features_of_a_person(reader, photographs):
+    seen = reader.person(photographs[1][:1], NAMES)
+    assert {name: tuple(value.shape) for name, value in seen.items()} == {
+        "vector": (1, 256),
+        "length": (1,),
+        "five": (1, 5, 2),
+        "pooled": (1, 16),
+        "patches": (1, 17, 32),
+    }
+    assert float(seen["vector"].norm()) == pytest.approx(1)
+    five = seen["five"][0].numpy()
+    # Eyes above the nose above the mouth, left before right, within the picture.
+    assert five[:2, 1].max() < five[2, 1] < five[3:, 1].min() and five[0, 0] < five[1, 0] and five[3, 0] < five[4, 0]
+    assert 0.3 < five.mean() < 0.7
+    nobody = reader.nobody(NAMES)
+    assert all(nobody[name].shape == seen[name].shape for name in NAMES) and not nobody["vector"].any()
+
+
+def test_several_photographs_are_one_person(reader, photographs):
+    one, both = (reader.person(photographs[1][:count], NAMES) for count in (1, 2))
+    assert both["patches"].shape == (1, 34, 32) and float(both["vector"].norm()) == pytest.approx(1)
+    assert 0.3 < float((one["vector"] * both["vector"]).sum()) < 1
+
+
+def test_people_are_told_apart(reader, photographs):
+    vectors = {n: reader.person(shown[:1], ["vector"])["vector"][0] for n, shown in photographs.items()}
+    again = {n: reader.person(shown[1:], ["vector"])["vector"][0] for n, shown in photographs.items()}
+    right = [max(vectors, key=lambda n: float(vectors[n] @ vector)) == who for who, vector in again.items()]
+    assert np.mean(right) >= 0.75
+
+
+def test_what_cannot_be_used(reader, photographs):
+    plain = np.full((128, 128, 3), 120, np.uint8)
+    with pytest.raises(IpseError, match=r"No face was found in the photograph .128×128 pixels"):
+        reader.person([plain], ["vector"])
+    with pytest.raises(IpseError, match="There are 2 faces in the photograph"):
+        reader.person([np.concatenate([photographs[1][0], photographs[3][0]], 1)], ["vector"])
+    with pytest.raises(IpseError, match=r"different people: unlike the others is photograph [12] of 2"):
+        reader.person([photographs[1][0], photographs[4][0]], ["vector"])
+    with pytest.raises(IpseError, match="no photograph"):
+        reader.person([], ["vector"])
+
+
+def test_what_is_doubtful_is_said(reader, photographs):
+    plain = np.full((128, 128, 3), 120, np.uint8)
+    with pytest.warns(ReferenceWarning, match=r"No face was found in photograph 2 of 2.*left out"):
+        reader.person([photographs[1][0], plain], ["vector"])
+    with pytest.warns(ReferenceWarning, match=r"Photograph 3 of 3 is not like the others"):
+        reader.person([*photographs[1], photographs[4][0]], ["vector"])
+    blurred = resize(resize(photographs[1][0], 24, 24), 128, 128)
+    with pytest.warns(ReferenceWarning, match="The photograph: The face is blurred"):
+        reader.person([blurred], ["vector"])
