@@ -31,9 +31,14 @@ def _build(contract: dict[str, Any]) -> nn.Module:
         from ipse.training.tasks.landmarks import LandmarkNetwork
 
         return LandmarkNetwork(**options)
+    layers = options.pop("layers", 2) if contract["task"] == "proton" else 0
     trunk = backbone(options.pop("backbone"), **options)
     if contract["task"] == "identity":
         return trunk
+    if contract["task"] == "proton":
+        from ipse.training.tasks.proton import PrototypeNetwork
+
+        return PrototypeNetwork(trunk, layers)
     from ipse.training.tasks.attributes import AttributeNetwork, Target
 
     targets = []

@@ -16,8 +16,8 @@ from ipse.training.data import Cut
 
 T = TypeVar("T")
 
-TASKS = ("identity", "attributes", "landmarks")
-"""What can be trained: embeddings, attributes of a picture, landmarks with a segmentation."""
+TASKS = ("identity", "attributes", "landmarks", "proton")
+"""What can be trained: embeddings, attributes of a picture, landmarks with parts, templates of a few pictures."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,12 @@ from ipse.training.data import Chips
 from ipse.training.recipe import TrainRecipe
 from ipse.training.tasks.common import Task
 
-_TASKS = {"identity": "IdentityTask", "attributes": "AttributesTask", "landmarks": "LandmarksTask"}
+_TASKS = {
+    "identity": "IdentityTask",
+    "attributes": "AttributesTask",
+    "landmarks": "LandmarksTask",
+    "proton": "ProtonTask",
+}
 
 
 def make_task(recipe: TrainRecipe, chips: Chips) -> Task:
