@@ -116,7 +116,10 @@ def other_base():
     return tiny_base(seed=1)
 
 
-NETWORKS = {"face-adapter": {"tokens": 2, "hidden": 16}}
+NETWORKS = {
+    "face-adapter": {"tokens": 2, "hidden": 16},
+    "infinite-id": {"tokens": 2, "hidden": 16, "patch_tokens": 2, "width": 16, "depth": 1, "heads": 2},
+}
 """Tiny options of each system that is trained."""
 
 

@@ -340,7 +340,11 @@ class Adapting:
             )
         seen = [self.reader.person(photographs, self.features) for photographs in people]
         shown = [[hashlib.sha256(np.ascontiguousarray(p)).hexdigest() for p in one] for one in people]
-        return Fitted(self, seen, shown)
+        return self.fitted(seen, shown)
+
+    def fitted(self, people: Sequence[Features], photographs: Sequence[Sequence[str]]) -> Fitted:
+        """What makes pictures of people whose features are known; see `Fitted`."""
+        return Fitted(self, people, photographs)
 
     def words(self, prompt: str, people: int) -> tuple[str, Encoded, Words]:
         """A prompt without its marks, as the base reads it, and as rows: one, or two with guidance.

@@ -30,6 +30,7 @@ _MARK = re.compile(r"\{([^{}]*)\}")
 METHODS = {
     "bare": "ipse.personalize.bare:Bare",
     "face-adapter": "ipse.personalize.face_adapter:FaceAdapter",
+    "infinite-id": "ipse.personalize.infinite_id:InfiniteID",
 }
 """Every method by name, with its class. To add one, write its module and add its line here."""
 

@@ -29,7 +29,7 @@ from ipse.encoders import DlibFaceEncoder
 from ipse.errors import DataError, TrainingError
 from ipse.faces import Face
 from ipse.images import contact_sheet
-from ipse.personalize.adapting import Adapting, Batch, Fitted, Trained, Words, save_trained
+from ipse.personalize.adapting import Adapting, Batch, Trained, Words, save_trained
 from ipse.personalize.contract import METHODS, class_of
 from ipse.personalize.references import FaceReader, Features
 from ipse.training.loop import Step
@@ -353,7 +353,7 @@ class AdapterStage(Stage):
         for row, reference, caption in zip(rows, references, part.captions(rows), strict=True):
             prompt = self.subject.mark(caption)
             if prompt:
-                fitted = Fitted(method, [self.seen(part.rows[[reference]])], [[]])
+                fitted = method.fitted([self.seen(part.rows[[reference]])], [[]])
                 made += [(int(part.rows[reference]), one.image) for one in fitted.generate(prompt, 1, int(row))]
         return made
 

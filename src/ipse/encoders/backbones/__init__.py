@@ -34,6 +34,7 @@ BACKBONES: dict[str, str] = {
     "mobilefacenet": "mobilefacenet:mobilefacenet",
     "vit_small": "vit:vit_small",
     "vit_base": "vit:vit_base",
+    "made": "made:MadeTransformer",
 }
 
 

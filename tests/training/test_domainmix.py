@@ -1,0 +1,144 @@
+"""DomainMix: groups that can be relied on, domains that cannot be told, and a training on both."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_matrix
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("kornia")
+pytest.importorskip("accelerate")
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from walking import pictures, recipe, walks  # noqa: E402
+
+from ipse.encoders.trained import TrainedEncoder  # noqa: E402
+from ipse.errors import TrainingError  # noqa: E402
+from ipse.gallery.linking import linked  # noqa: E402
+from ipse.measure.clustering import pairwise_f  # noqa: E402
+from ipse.training.domainmix import (  # noqa: E402
+    DomainMix,
+    Plan,
+    balance,
+    centered,
+    disagreement,
+    group,
+    reliable_clusters,
+)
+from ipse.training.learning import learn  # noqa: E402
+
+
+def blocks(sizes, within, between):
+    """Distances within and between groups of some sizes, sparse."""
+    owner = np.repeat(np.arange(len(sizes)), sizes)
+    found = np.where(owner[:, None] == owner, within, between)
+    np.fill_diagonal(found, 0)
+    return csr_matrix(found.astype(np.float32)), owner
+
+
+def test_groups_need_a_core():
+    distances, owner = blocks([6, 5, 2], 0.5, 0.0)
+    found = group(distances, 0.6)
+    assert len(set(found[owner == 0])) == 1 and len(set(found[owner == 1])) == 1 and len(set(found[owner == 2])) == 2
+    assert len(set(group(distances, 0.4))) == 13
+
+
+def test_disagreement_is_one_less_intersection_over_union():
+    assert disagreement(np.array([0, 0, 0, 1]), np.array([5, 5, 7, 7])) == pytest.approx([1 / 3, 1 / 3, 3 / 4, 1 / 2])
+
+
+def test_groups_that_merge_or_fall_apart_are_left_out():
+    # Two groups that a looser clustering joins, one that a stricter one dissolves, one too small, and four good ones.
+    within, owner = blocks([6, 6, 6, 4, 7, 7, 7, 7], 0.5, 0.0)
+    dense = within.toarray()
+    dense[np.ix_(owner == 0, owner == 1)] = dense[np.ix_(owner == 1, owner == 0)] = 0.61
+    loose = (owner == 2)[:, None] & (owner == 2)
+    dense[loose & (dense > 0)] = 0.59
+    labels, threshold = reliable_clusters(csr_matrix(dense), Plan(apart=0.6))
+    assert threshold == 0
+    assert (labels[np.isin(owner, [0, 1, 3])] == -1).all()
+    assert len(set(labels[owner > 3])) == 4 and labels.max() == len(set(labels)) - 2
+    assert all(len(set(labels[owner == number])) == 1 for number in (4, 5, 6, 7))
+    # All of the third are equally loose, so it is as compact as its best picture: the published criterion keeps it.
+    assert len(set(labels[owner == 2])) == 1
+    everything, _ = reliable_clusters(csr_matrix(dense), Plan(choose=False))
+    assert (everything >= 0).all()
+    # A threshold of before is kept.
+    assert reliable_clusters(csr_matrix(dense), Plan(), 0.9)[1] == 0.9
+
+
+def test_centering_takes_off_the_camera():
+    draw = np.random.default_rng(0)
+    camera = np.repeat([3, 8], 20)
+    moved = centered((draw.normal(size=(40, 6)) + 5 * (camera == 8)[:, None]).astype(np.float32), camera)
+    assert np.linalg.norm(moved, axis=1) == pytest.approx(np.ones(40), abs=1e-5)
+    assert abs(moved[camera == 3].mean() - moved[camera == 8].mean()) < 0.1
+
+
+def test_balance_is_zero_where_nothing_can_be_told():
+    assert float(balance(torch.zeros(4, 2))) == pytest.approx(0, abs=1e-6)
+    assert float(balance(torch.tensor([[9.0, -9.0]]))) == pytest.approx(np.log(2), abs=1e-4)
+
+
+def learner(frames, **options):
+    world = np.repeat(np.arange(50, 62), 4)
+    plan = Plan(every=4, least=3, adversary=0.3, **options)
+    made = recipe(name="mix", steps=10, losses={"supcon": {}}, optimizer={"rate": 0.003, "warmup": 2})
+    return DomainMix(made, pictures(world), world, frames, lambda v, largest: linked(v, largest, k1=6, k2=2), plan)
+
+
+def test_real_people_are_grouped_and_a_stopped_run_goes_on(tmp_path):
+    real, who = walks(cameras=2, frames=4)
+    told = []
+    first = learner(real)
+    weights = learn(first, tmp_path / "whole", lambda step: told.append(step.parts))
+    kept = first.groups.numpy() >= 0
+    assert kept.mean() > 0.5 and pairwise_f(who[kept], first.groups.numpy()[kept]).precision > 0.8
+    assert {"classes", "supcon", "balance", "groups"} <= told[-1].keys()
+    vectors = TrainedEncoder(weights).encode(real.pictures)
+    assert np.isfinite(vectors).all() and vectors.shape == (96, 16)
+
+    class Stopped(Exception):
+        pass
+
+    second = learner(real)
+    grouping = second.before
+
+    def stop(step, average):
+        if step == 7:  # between two clusterings
+            raise Stopped
+        grouping(step, average)
+
+    second.before = stop
+    with pytest.raises(Stopped):
+        learn(second, tmp_path / "cut")
+    learn(learner(real), tmp_path / "cut")
+    assert (tmp_path / "cut" / "mix.safetensors").read_bytes() == weights.read_bytes()
+
+
+def test_steps_of_the_discriminator_move_nothing_else():
+    real, _ = walks(cameras=1)
+    mix = learner(
+        real,
+    )
+    mix.before(0, mix.network)
+    loss, parts = mix.loss(10)
+    loss.backward()
+    assert all(p.grad is None for p in mix.network.parameters()) and "domain_told" in parts
+    assert all(p.grad is not None for p in mix.discriminator.parameters())
+    mix.zero_grad()
+    loss, parts = mix.loss(5)
+    loss.backward()
+    assert all(p.grad is None for p in mix.discriminator.parameters()) and "balance" in parts
+    assert mix.weight.grad is not None
+
+
+def test_batches_without_room_and_losses_with_classes_are_refused():
+    real, _ = walks(cameras=1)
+    with pytest.raises(TrainingError, match="cannot be shared"):
+        learner(real, real=0.9)
+    with pytest.raises(TrainingError, match="compare pictures"):
+        DomainMix(recipe(losses={"margin": {}}), pictures([1] * 4 + [2] * 4), [1] * 4 + [2] * 4, real, linked)
