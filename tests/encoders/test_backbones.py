@@ -31,6 +31,7 @@ SMALL = {
     "mobilefacenet": {"width": 0.25, "size": (64, 32)},
     "vit_small": {"size": (64, 32)},
     "vit_base": {"size": (64, 32)},
+    "made": {"width": 16, "heads": 2, "description": 4, "depths": (1, 1, 1), "size": (64, 32)},
 }
 
 

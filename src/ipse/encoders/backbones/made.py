@@ -156,7 +156,8 @@ class MadeTransformer(VisionTransformer):
         # In the beginning the mean of the three.
         nn.init.constant_(self.sum.weight, 1 / 3)
         nn.init.zeros_(self.sum.bias)
-        # The three class tokens have their own norms, and the base's last norm stands behind their sum.
+        # There are no grids between layers here for blocks of attention to work on.
+        self.slots = {}
 
     def _grid(self, x: torch.Tensor) -> torch.Tensor:
         if tuple(x.shape[2:]) != self.size:
