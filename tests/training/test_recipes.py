@@ -19,7 +19,7 @@ RECIPES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
 def test_the_recipes_are_there():
-    assert RECIPES == ["attributes-world", "body-world", "face-world", "landmarks-world", "market1501"]
+    assert RECIPES == ["attributes-world", "body-world", "face-start", "face-world", "landmarks-world", "market1501"]
 
 
 @pytest.mark.parametrize("name", RECIPES)
