@@ -28,6 +28,7 @@ SMALL = {
     "iresnet18": {"width": 0.125, "size": (64, 32)},
     "iresnet50": {"width": 0.125, "size": (64, 32)},
     "iresnet100": {"width": 0.125, "size": (64, 32)},
+    "nested_iresnet": {"pairs": ((4, 512),), "depths": (1, 1, 1, 1), "width": 0.125, "stem": 2, "size": (64, 32)},
     "mobilefacenet": {"width": 0.25, "size": (64, 32)},
     "vit_small": {"size": (64, 32)},
     "vit_base": {"size": (64, 32)},

@@ -16,8 +16,9 @@ from ipse.training.data import Cut
 
 T = TypeVar("T")
 
-TASKS = ("identity", "attributes", "landmarks", "proton")
-"""What can be trained: embeddings, attributes of a picture, landmarks with parts, templates of a few pictures."""
+TASKS = ("identity", "attributes", "landmarks", "proton", "starbucks")
+"""What can be trained: embeddings, attributes of a picture, landmarks with parts, templates of a few pictures, and
+embeddings of several depths and lengths."""
 
 
 @dataclass(frozen=True)

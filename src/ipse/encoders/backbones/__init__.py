@@ -31,6 +31,7 @@ BACKBONES: dict[str, str] = {
     "iresnet18": "iresnet:iresnet18",
     "iresnet50": "iresnet:iresnet50",
     "iresnet100": "iresnet:iresnet100",
+    "nested_iresnet": "nested:NestedIResNet",
     "mobilefacenet": "mobilefacenet:mobilefacenet",
     "vit_small": "vit:vit_small",
     "vit_base": "vit:vit_base",

@@ -13,6 +13,7 @@ _TASKS = {
     "attributes": "AttributesTask",
     "landmarks": "LandmarksTask",
     "proton": "ProtonTask",
+    "starbucks": "StarbucksTask",
 }
 
 

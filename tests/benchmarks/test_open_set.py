@@ -1,0 +1,68 @@
+"""The benchmark of few pictures and few answers: its own figures, not its trainings."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("kornia")
+pytest.importorskip("accelerate")
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+import open_set
+from ipse.measure.evidence import Evidence
+
+
+def test_warping_is_the_cheapest_way():
+    draw = np.random.default_rng(0)
+    first, second = draw.normal(size=(7, 2)), draw.normal(size=(5, 2))
+    costs = np.linalg.norm(first[:, None] - second, axis=2)
+    best = np.full((8, 6), np.inf)
+    best[0, 0] = 0
+    for i in range(7):
+        for j in range(5):
+            best[i + 1, j + 1] = costs[i, j] + min(best[i, j], best[i, j + 1], best[i + 1, j])
+    assert open_set.warped(first, second) == pytest.approx(best[7, 5] / 12)
+    assert open_set.warped(first, np.repeat(first, 2, axis=0)) == pytest.approx(0)
+
+
+def test_f1_and_the_best_limit():
+    known = np.array([True, True, True, False])
+    assert open_set.f1(known, known) == 1
+    # Known: 2 of 2 told, 3 there; new: 1 of 2 told.
+    assert open_set.f1(known, np.array([True, True, False, False])) == pytest.approx((4 / 5 + 2 / 3) / 2)
+    limit = open_set.best_limit(known, np.array([0.1, 0.2, 0.3, 0.6]))
+    assert 0.3 <= limit < 0.6
+
+
+def test_a_person_is_as_near_as_the_nearest_template():
+    templates = np.eye(4)[[0, 1, 2]]
+    queries = open_set.unit(np.array([[1.0, 0.2, 0, 0], [0, 0.2, 1.0, 0]]))
+    found = open_set.trials(templates, np.array([5, 7, 5]), queries, np.array([5, 7]))
+    assert found.hits.tolist() == [1, 0]
+    assert found.same == pytest.approx([1 - queries[0, 0], 1 - queries[1, 1]])
+    assert found.others == pytest.approx([1 - queries[0, 1], 1 - queries[1, 2]])
+    assert found.between.tolist() == [[5, 7], [7, 5]]
+    both = open_set.joined([found, found])
+    assert len(both.hits) == 4 and both.between.shape == (4, 2)
+
+
+def test_two_ways_are_compared_on_the_same_trials():
+    draw = np.random.default_rng(1)
+    people = np.repeat(np.arange(12), 6)
+    centers = draw.normal(size=(12, 16))
+    templates = open_set.unit(centers)
+    ways = [
+        open_set.trials(
+            templates, np.arange(12), open_set.unit(centers[people] + noise * draw.normal(size=(72, 16))), people
+        )
+        for noise in (0.5, 2.0)
+    ]
+    evidence = Evidence("reid")
+    open_set.add_trials(evidence, "reid.toy.", ways[0], "", ("the other", ways[1]))
+    figures = {figure["name"]: figure for figure in evidence.figures}
+    assert figures["reid.toy.rank1_ahead"]["ci95"][0] > 0 and figures["reid.toy.eer_less"]["ci95"][0] > 0
+    assert figures["reid.toy.eer"]["against"]["value"] > figures["reid.toy.eer"]["value"]
