@@ -36,6 +36,7 @@ VERBS = {
     "generate": Verb("ipse.cli.generate:generate", "Pictures from words, each with its provenance."),
     "inpaint": Verb("ipse.cli.inpaint:inpaint", "Paint a part of a picture anew."),
     "invert": Verb("ipse.cli.invert:invert", "Find what a base would make a picture from, to change it."),
+    "label": Verb("ipse.cli.label:label", "Name the people on photographs by answering few questions."),
     "score": Verb("ipse.cli.score:score", "Do made pictures show who and what they should?"),
     "systems": Verb("ipse.cli.systems:systems", "List the published systems that work here, with their evidence."),
     "synth": Verb("ipse.cli.synth:synth", "Evaluation sets of faces and labeled bodies, and audits with them."),

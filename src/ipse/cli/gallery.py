@@ -212,11 +212,14 @@ def forget(
 
       ipse gallery forget Ada Ben --yes      without asking, such as in a script
     """
+    from ipse.gallery.labeling import ANSWERS, forget_answers
+
     opened = open_gallery(folder, key_file=key_file)
     if not yes:
         typer.confirm(f"Forget {', '.join(names)} for good?", abort=True, err=True)
     dropped = _forget_in_index(opened, names)
     templates = opened.forget(*names)
+    forget_answers(opened.path / ANSWERS, names)
     if as_json:
         typer.echo(json.dumps({"forgotten": names, "templates": templates, "index_files": dropped}))
         return
