@@ -113,6 +113,12 @@ def test_a_mask_is_painted(capsys, base_folder, picture, tmp_path):
         (("generate", "--from", "nothing"), "Cannot read nothing"),
         (("generate", "--from", "nothing", "--steps", 3, "-n", 1), "Drop -n and --steps"),
         (("generate", "--strength", 0.5), "nothing to change"),
+        (("generate", "--method", "bare"), "--method needs somebody to show. Name them by --who"),
+        (("generate", "--who", "Ada.png", "--from", "a"), "Drop --from, or --who"),
+        (("generate", "--who", "nobody.png"), "There is no photograph nobody.png, and no gallery in ipse-gallery"),
+        (("generate", "--who", "Ada.png", "--method", "magic"), "There are: bare, face-adapter"),
+        (("generate", "--who", "Ada.png"), "No adapter for face-adapter comes with ipse yet"),
+        (("generate", "--who", "Ada.png", "--method", "bare", "--adapter", "x"), "The method bare has no adapter"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(capsys, base_folder, picture, tmp_path, monkeypatch, arguments, problem):
@@ -134,3 +140,69 @@ def test_help_loads_no_network():
             "assert not {'torch', 'diffusers', 'numpy'} & set(sys.modules)"
         )
         subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def two_photographs(tmp_path_factory):
+    """Of one person who does not exist, in files."""
+    from ipse.images import save_png
+    from ipse.world import look, person, render, shot
+
+    folder, who = tmp_path_factory.mktemp("ada"), person(3)
+    for number in range(2):
+        taken = shot(number, ranges={"head.yaw": (-10, 10)}, fix={"occluder": None})
+        save_png(render(who, look(0, who), taken, "portrait", size=256).image, folder / f"{number}.png", {})
+    return folder
+
+
+@pytest.fixture
+def adapter(base_folder, tmp_path):
+    """An untrained adapter for the tiny base."""
+    import torch
+
+    from ipse.diffusion import load_base
+    from ipse.personalize.adapting import save_trained
+    from ipse.personalize.face_adapter import FaceAdapter
+    from ipse.personalize.references import FaceReader
+
+    base = load_base(base_folder, device="cpu")
+    torch.manual_seed(0)
+    options, encoders = {"tokens": 2, "hidden": 8}, FaceReader(base).fingerprints(FaceAdapter.features)
+    record = {"system": "face-adapter", "network": options, "sizes": {"vector": 256}, "encoder": "face-world"}
+    record |= {"base": {"name": base.name, "sha256": base.fingerprint}, "encoders": encoders}
+    network = FaceAdapter.build(base, {"vector": 256}, **options)
+    return save_trained(tmp_path / "mine.safetensors", network, record | {"trained_with": list(encoders.values())})
+
+
+def test_somebody_is_shown_by_photographs(capsys, base_folder, two_photographs, adapter, tmp_path):
+    page, out = tmp_path / "page.html", tmp_path / "out"
+    code, told, err = run(
+        capsys, "generate", "--base", base_folder, "--who", two_photographs, "--prompt", "A portrait of {a woman}.",
+        "--adapter", adapter, "--steps", 1, "-n", 2, "--seed", 4, "--strength", 0.5, "--report", page, "--out", out,
+        "--gallery", tmp_path / "none",
+    )  # fmt: skip
+    assert code == 0 and "Photograph 2 of 2" in err
+    assert told.splitlines() == [str(out / f"face-adapter-a-portrait-of-a-woman-{seed}.png") for seed in (4, 5)]
+    text, made = provenance(told.splitlines()[1])
+    assert text["Description"] == "A portrait of a woman." and made["consent"] == ["not recorded"]
+    assert (made["method"], made["strength"], made["seed"]) == ("face-adapter", 0.5, 5)
+    assert len(made["adapter"]["sha256"]) == 64 and len(made["photographs"][0]) == 2
+    assert "seed 5" in page.read_text()
+
+
+def test_who_does_not_allow_it_is_not_shown(capsys, base_folder, two_photographs, adapter, tmp_path):
+    gallery = ("--gallery", tmp_path / "gallery")
+    assert run(capsys, "enroll", "Ada", two_photographs, *gallery, "--allow", "recognize")[0] == 0
+    given = ("generate", "--base", base_folder, "--adapter", adapter, "--prompt", "A portrait of {a woman}.", *gallery)
+    given += ("--steps", 1, "-n", 1, "--out", tmp_path / "out")
+    # By name, and by a photograph that the gallery knows.
+    for who in ("Ada", two_photographs / "0.png"):
+        code, out, err = run(capsys, *given, "--who", who)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert "Ada may not be used to generate: the recorded consent does not mention it" in err
+    assert not (tmp_path / "out").exists()
+    allowed = ("--allow", "recognize", "--allow", "generate", "--consent-source", "form 12")
+    assert run(capsys, "gallery", "forget", "Ada", *gallery, "--yes")[0] == 0
+    assert run(capsys, "enroll", "Ada", two_photographs, *gallery, *allowed)[0] == 0
+    code, out, err = run(capsys, *given, "--who", "Ada")
+    assert code == 0 and provenance(out.strip())[1]["consent"][0]["source"] == "form 12"

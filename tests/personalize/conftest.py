@@ -60,7 +60,7 @@ size: 128
 people: {count: 8, start: 1}
 looks: {count: 2, fix: {mask: null}}
 shots: {count: 1, fix: {occluder: null}, ranges: {head.yaw: [-15, 15]}}
-truth: []
+truth: [parts]
 captions: 3
 """
 
@@ -118,9 +118,70 @@ def other_base():
 
 NETWORKS = {
     "face-adapter": {"tokens": 2, "hidden": 16},
+    "image-adapter": {"tokens": 2, "width": 16, "depth": 1, "heads": 2},
+    "instantid": {"tokens": 2, "width": 16, "depth": 1, "heads": 2},
+    "arc2face": {},
     "infinite-id": {"tokens": 2, "hidden": 16, "patch_tokens": 2, "width": 16, "depth": 1, "heads": 2},
 }
 """Tiny options of each system that is trained."""
+
+
+@pytest.fixture
+def untrained(base):
+    """`untrained(system, **options)`: a method with a network that has not been trained."""
+    import torch
+
+    from ipse.personalize.adapting import Trained
+    from ipse.personalize.contract import class_of
+
+    def make(system, **options):
+        torch.manual_seed(0)
+        kind, sizes = class_of(system), {"vector": 256, "local": 128, "pooled": 16, "patches": 32}
+        return kind(base, Trained(kind.build(base, sizes, **NETWORKS[system] | options), {"trained_with": []}))
+
+    return make
+
+
+@pytest.fixture
+def batch_of(base):
+    """`batch_of(method)`: three rows of a batch, of random numbers, with a face in the upper middle of each picture."""
+    import torch
+
+    from ipse.personalize.adapting import Batch, Words
+
+    def features(rows):
+        unit = torch.nn.functional.normalize(torch.randn(rows, 256))
+        random = {"local": torch.randn(rows, 16, 128), "patches": torch.randn(rows, 17, 32)}
+        random |= {"five": torch.rand(rows, 5, 2), "portrait": torch.randn(rows, 1, 3, 128, 128)}
+        return {"vector": unit, "length": torch.full((rows,), 20.0), **random}
+
+    def make(method, rows=3):
+        torch.manual_seed(1)
+        clean, noise = torch.randn(rows, *base.latent), torch.randn(rows, *base.latent)
+        steps, scheduler = torch.linspace(100, 800, rows).long(), base.pipeline.scheduler
+        tokenizer = base.pipeline.tokenizer
+        prompt = ["A portrait of a young woman, smiling."] * rows
+        ids = tokenizer(prompt, padding="max_length", return_tensors="pt")["input_ids"]
+        subject = torch.zeros_like(ids, dtype=torch.bool)
+        subject[:, 5:7] = True
+        with torch.no_grad():
+            words = Words(base.pipeline.text_encoder(ids).last_hidden_state, ids, [subject])
+        face = torch.zeros(rows, 16, 16)
+        face[:, 4:12, 4:12] = 1
+        return Batch(
+            clean,
+            noise,
+            scheduler.add_noise(clean, noise, steps),
+            steps,
+            scheduler.alphas_cumprod[steps],
+            scheduler.get_velocity(clean, noise, steps),
+            words,
+            [{name: value for name, value in features(rows).items() if name in method.features}],
+            {**features(rows), "face": face},
+            torch.ones(rows, dtype=torch.bool),
+        )
+
+    return make
 
 
 def adapter_recipe(system, **changes):

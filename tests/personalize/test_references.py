@@ -43,8 +43,10 @@ def test_several_photographs_are_one_person(reader, photographs):
 
 
 def test_people_are_told_apart(reader, photographs):
-    vectors = {n: reader.person(shown[:1], ["vector"])["vector"][0] for n, shown in photographs.items()}
-    again = {n: reader.person(shown[1:], ["vector"])["vector"][0] for n, shown in photographs.items()}
+    clear = {n: shown for n, shown in photographs.items() if all(len(reader.find(one)) == 1 for one in shown)}
+    vectors = {n: reader.person(shown[:1], ["vector"])["vector"][0] for n, shown in clear.items()}
+    again = {n: reader.person(shown[1:], ["vector"])["vector"][0] for n, shown in clear.items()}
+    assert len(clear) >= 4
     right = [max(vectors, key=lambda n: float(vectors[n] @ vector)) == who for who, vector in again.items()]
     assert np.mean(right) >= 0.75
 

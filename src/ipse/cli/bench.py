@@ -10,6 +10,7 @@ import typer
 from ipse.cli.picturing import STEPS, BaseName, Guidance
 from ipse.cli.recognizing import AsJson, DetectorFile, Workers, progress
 from ipse.cli.score import DLIB, IdentityJudge, JudgeName, make_observer, measured, tell
+from ipse.errors import IpseError
 
 bench = typer.Typer(add_completion=False, no_args_is_help=True, help="Hold methods against each other on fixed sets.")
 
@@ -22,6 +23,10 @@ def _bench() -> None:
 @bench.command("personalize")
 def personalize(
     method: Annotated[list[str], typer.Option(help="A method by name; several are named one by one.")],
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(metavar="METHOD=FILE", help="A method's trained part, where it does not come with ipse."),
+    ] = None,
     base: BaseName = "world",
     out: Annotated[Path, typer.Option(help="Folder of people, pictures and scores.")] = Path("out/personalize"),
     judge: JudgeName = None,
@@ -55,6 +60,8 @@ def personalize(
 
       ipse bench personalize --method bare --people 4 --start 0 -n 1 --out try     a look, with other people
 
+      ipse bench personalize --method bare --method instantid --adapter instantid=runs/instantid/instantid.safetensors
+
     Exit status: 0 measured, 2 wrong input, 1 the machine failed.
     """
     from ipse.diffusion import load_base
@@ -68,7 +75,11 @@ def personalize(
     asked = read_prompts(prompts) if prompts else benches.prompts()
     observer = make_observer(encoder, detector, judge, out / "seen.sqlite")
     loaded = load_base(base)
-    methods = [open_method(name, loaded, steps=steps, guidance=guidance) for name in dict.fromkeys(method)]
+    parts = _parts(adapter or [], method)
+    methods = [
+        open_method(name, loaded, adapter=parts.get(name), steps=steps, guidance=guidance)
+        for name in dict.fromkeys(method)
+    ]
     # Before hours are spent on pictures that nobody may judge.
     refuse_judges({one.name: one.trained_with for one in methods}, observer.judges)
     chosen = benches.prepare(out, observer.detector, references=references, people=people, start=start, workers=workers)
@@ -89,3 +100,14 @@ def personalize(
         evidence = Evidence("personalize", seeds=[seed])
         add_evidence(scores, evidence)
         typer.echo(evidence.write(results, update=True))
+
+
+def _parts(given: list[str], methods: list[str]) -> dict[str, Path]:
+    """Trained parts by method."""
+    parts = {}
+    for one in given:
+        name, _, file = one.partition("=")
+        if name not in methods or not file:
+            raise IpseError(f"{one!r} names no part of a method that is measured.", "Write --adapter METHOD=FILE.")
+        parts[name] = Path(file)
+    return parts

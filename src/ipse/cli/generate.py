@@ -1,4 +1,4 @@
-"""``ipse generate``: pictures from words."""
+"""``ipse generate``: pictures from words, and of people by their photographs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from typing import Annotated
 import typer
 
 from ipse.cli.picturing import STEPS, BaseName, Guidance, Out, open_base, write_pictures
+from ipse.cli.recognizing import DEFAULT_GALLERY, GalleryPath, KeyFile, ReportPath, wrote
 from ipse.errors import IpseError
+
+METHOD = "face-adapter"
+"""Which method shows people where nobody says."""
 
 
 def generate(
@@ -22,9 +26,27 @@ def generate(
     start: Annotated[
         Path | None, typer.Option("--from", metavar="FILE", help="Change the picture that `ipse invert` read.")
     ] = None,
-    strength: Annotated[
-        float | None, typer.Option(min=0, max=1, help="With --from: how much may change; by default 1.")
+    who: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Whom to show: a photograph, several joined by commas, a folder of them, or a name in the gallery. "
+            "Again for another person."
+        ),
     ] = None,
+    method: Annotated[str | None, typer.Option(help=f"With --who: how; by default {METHOD}.")] = None,
+    adapter: Annotated[
+        Path | None, typer.Option(help="With --who: the method's trained part; by default that which comes with ipse.")
+    ] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="With --who: of faces; by default the one that the adapter was trained with.")
+    ] = None,
+    strength: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="How much the person counts, or with --from may change; by default 1."),
+    ] = None,
+    gallery: GalleryPath = DEFAULT_GALLERY,
+    key_file: KeyFile = None,
+    report: ReportPath = None,
     out: Out = Path("out"),
 ) -> None:
     """Make pictures by a text-to-image base.
@@ -32,27 +54,71 @@ def generate(
     Every PNG says by which prompt, seed and weights it was made. The same seed gives the same picture, however many
     are made.
 
+    With --who they show somebody: the words for each person stand in braces. Who is enrolled in the gallery is shown
+    only if they allow it (`ipse enroll … --allow generate`).
+
     For example:
 
     - `ipse generate --prompt "A portrait of a smiling woman with red hair."`
 
     - `ipse generate --prompt "A headshot of an old man, wearing a hat." -n 1 --seed 7 --steps 40`
 
+    - `ipse generate --who ada.jpg --prompt "A portrait of {a woman}, smiling." --method instantid --strength 0.8`
+
+    - `ipse generate --who Ada --prompt "A portrait of {a woman}, wearing a hat." --report ada.html`
+
     - `ipse generate --from ada.safetensors --prompt "A portrait of a woman, wearing a hat."`
     """
-    given = {"-n": n, "--seed": seed, "--steps": steps, "--batch": batch}
-    if start is None and strength is not None:
-        raise IpseError("There is nothing to change.", "Name a file of `ipse invert` by --from, or drop --strength.")
-    if start is not None and (said := [option for option, value in given.items() if value is not None]):
-        raise IpseError(f"{start} is one picture and says how it is made.", f"Drop {' and '.join(said)}.")
+    _check(
+        start,
+        who,
+        strength,
+        {"-n": n, "--seed": seed, "--steps": steps, "--batch": batch},
+        {"--method": method, "--adapter": adapter, "--encoder": encoder, "--report": report},
+    )
+    share = 1.0 if strength is None else strength
+    if who:
+        from ipse.cli.who import fitted, resolve, with_consent, write_page
+        from ipse.personalize import open_method
+
+        people = [resolve(one, gallery, key_file) for one in who]
+        loaded = open_base(base, prompt)
+        opened = open_method(
+            method or METHOD, loaded, adapter=adapter, encoder=encoder, steps=steps or STEPS, guidance=guidance
+        )
+        made = with_consent(fitted(opened, people).generate(prompt, n or 4, seed or 0, share), people)
+        pictures = write_pictures(loaded, made, out, opened.name, prompt)
+        if report:
+            write_page(report, people, pictures, prompt)
+            typer.echo(wrote(report), err=True)
+        return
     loaded = open_base(base, prompt)
     if start is None:
-        pictures = loaded.generate(prompt, n or 4, seed or 0, steps or STEPS, guidance, batch)
-        write_pictures(loaded, pictures, out, prompt)
+        write_pictures(loaded, loaded.generate(prompt, n or 4, seed or 0, steps or STEPS, guidance, batch), out, prompt)
         return
 
     from ipse.diffusion.inversion import Inversion
 
     inversion = Inversion.load(start)
-    picture = inversion.generate(loaded, prompt, guidance=guidance, strength=1.0 if strength is None else strength)
+    picture = inversion.generate(loaded, prompt, guidance=guidance, strength=share)
     write_pictures(loaded, [picture], out, start.stem, prompt)
+
+
+def _check(
+    start: Path | None,
+    who: list[str] | None,
+    strength: float | None,
+    making: dict[str, object],
+    showing: dict[str, object],
+) -> None:
+    """Options that need others, and those that do not go together."""
+    if start is not None and who:
+        raise IpseError(f"{start} is a picture already.", "Drop --from, or --who.")
+    if start is None and not who and strength is not None:
+        raise IpseError("There is nothing to change.", "Name somebody by --who, or a file of `ipse invert` by --from.")
+    if start is not None and (said := [option for option, value in making.items() if value is not None]):
+        raise IpseError(f"{start} is one picture and says how it is made.", f"Drop {' and '.join(said)}.")
+    if who and making["--batch"] is not None:
+        raise IpseError("Pictures of people are made one after another.", "Drop --batch.")
+    if not who and (said := [option for option, value in showing.items() if value is not None]):
+        raise IpseError(f"{' and '.join(said)} needs somebody to show.", "Name them by --who.")

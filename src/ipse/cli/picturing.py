@@ -32,7 +32,7 @@ def open_base(which: str, prompt: str | None = None) -> Base:
     return base
 
 
-def write_pictures(base: Base, pictures: Iterable[Generated], out: Path, *names: str) -> None:
+def write_pictures(base: Base, pictures: Iterable[Generated], out: Path, *names: str) -> list[Generated]:
     """Write each picture as it is ready, as a PNG that says what made it, and tell where it is.
 
     Parameters
@@ -45,12 +45,18 @@ def write_pictures(base: Base, pictures: Iterable[Generated], out: Path, *names:
         Folder.
     names
         Words that the files are called by, before the seed.
+
+    Returns
+    -------
+    list
+        The pictures.
     """
     from ipse.images import save_png
 
     stem = "-".join(re.findall(r"\w+", " ".join(names).lower()))[:48].rstrip("-") or "picture"
-    began, made = time.perf_counter(), 0
+    began, made = time.perf_counter(), []
     for picture in pictures:
         typer.echo(save_png(picture.image, out / f"{stem}-{picture.seed}.png", base.provenance(picture)))
-        made += 1
-    typer.echo(f"{(time.perf_counter() - began) / made:.1f} s per picture", err=True)
+        made.append(picture)
+    typer.echo(f"{(time.perf_counter() - began) / len(made):.1f} s per picture", err=True)
+    return made

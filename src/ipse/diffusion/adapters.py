@@ -9,9 +9,10 @@ Shapes: B people or rows, n identity tokens, C channels of the text (768 for Sta
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -509,23 +510,27 @@ def word_vectors(text_encoder: CLIPTextModel, vectors: Tensor, words: Tensor) ->
 def face_prompt(text_encoder: CLIPTextModel, tokenizer: PreTrainedTokenizerBase, vectors: Tensor) -> Tensor:
     """Prompts that are a face and nothing else (Arc2Face, Papantoniou et al., 2024).
 
-    The face vector, filled up with zeros, takes the place of "id" in "photo of a id person".
+    The face vector, filled up with zeros, takes the place of "id" in "photo of a id person". Where it is longer than
+    the embedding of a token, it takes the place of several, and "id" is repeated until there are so many.
 
     Parameters
     ----------
     text_encoder, tokenizer
         Arc2Face's fine-tuned encoder, Stable Diffusion 1.5's tokenizer.
     vectors
-        (B, D) face vectors of length 1, D at most the encoder's width.
+        (B, D) face vectors of length 1.
 
     Returns
     -------
     Tensor
         (B, L, C) for ``prompt_embeds``.
     """
-    prompt = "photo of a id person"
     width = text_encoder.config.hidden_size
-    if vectors.shape[1] > width:
+    needed = math.ceil(vectors.shape[1] / width)
+    times = math.ceil(needed / len(places(tokenizer, "id", "id")))
+    prompt = f"photo of a {' '.join(['id'] * times)} person"
+    tokens = places(tokenizer, prompt, "id")
+    if needed > len(tokens):
         raise IpseError(
             f"Face vectors of {vectors.shape[1]} numbers do not fit a text encoder of width {width}.",
             "Use Arc2Face's own encoder and 512-number ArcFace vectors.",
@@ -534,8 +539,9 @@ def face_prompt(text_encoder: CLIPTextModel, tokenizer: PreTrainedTokenizerBase,
         prompt, padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
     ).input_ids.expand(len(vectors), -1)
     words = torch.zeros_like(ids, dtype=torch.bool)
-    words[:, places(tokenizer, prompt, "id")[0]] = True
-    with word_vectors(text_encoder, functional.pad(vectors, (0, width - vectors.shape[1])), words.to(vectors.device)):
+    words[:, tokens[:needed]] = True
+    filled = functional.pad(vectors, (0, needed * width - vectors.shape[1])).reshape(-1, width)
+    with word_vectors(text_encoder, filled, words.to(vectors.device)):
         return text_encoder(ids.to(vectors.device)).last_hidden_state
 
 
@@ -570,18 +576,26 @@ class AdapterLayer(nn.Module):
         Whether they are asked by a query of their own, made from what the text's attention gave (W+ Adapter).
     rank
         Of the low-rank change of the layer's own linear maps; 0 for none (FaceID, PhotoMaker).
+    parts
+        Which of them.
     """
 
-    def __init__(self, layer: Layer, *, tokens: bool, query: bool = False, rank: int = 0) -> None:
+    def __init__(
+        self,
+        layer: Layer,
+        *,
+        tokens: bool,
+        query: bool = False,
+        rank: int = 0,
+        parts: Sequence[Part] = ("q", "k", "v", "out"),
+    ) -> None:
         super().__init__()
         width, context = layer.width, layer.context
         self.to_k = nn.Linear(context, width, bias=False) if tokens else None
         self.to_v = nn.Linear(context, width, bias=False) if tokens else None
         self.to_q = nn.Linear(width, width, bias=False) if tokens and query else None
         sizes = {"q": width, "k": context, "v": context, "out": width}
-        self.lora = nn.ModuleDict(
-            {part: LowRank(inputs, width, rank) for part, inputs in sizes.items()} if rank else {}
-        )
+        self.lora = nn.ModuleDict({part: LowRank(sizes[part], width, rank) for part in parts} if rank else {})
 
 
 Strength = float | Mapping[int | str, float]
@@ -626,7 +640,15 @@ class Adapter(nn.Module):
         self.encoder: tuple[str, str] | None = None
 
     @classmethod
-    def new(cls, unet: nn.Module, projection: nn.Module, *, query: bool = False, rank: int = 0) -> Adapter:
+    def new(
+        cls,
+        unet: nn.Module,
+        projection: nn.Module,
+        *,
+        query: bool = False,
+        rank: int = 0,
+        low_rank: Literal["all", "text"] = "all",
+    ) -> Adapter:
         """An adapter to train: keys and values begin as those of the text, as in IP-Adapter.
 
         Parameters
@@ -637,11 +659,15 @@ class Adapter(nn.Module):
             Such as `MlpProjection`; its tokens have the channels of the text.
         query, rank
             As in `AdapterLayer`.
+        low_rank
+            What changes by low rank: all linear maps of all layers, or the keys and values of the text.
         """
         layers = {}
+        parts: tuple[Part, ...] = ("q", "k", "v", "out") if low_rank == "all" else ("k", "v")
         for layer in layers_of(unet):
-            if layer.cross or rank:
-                own = layers[layer.index] = AdapterLayer(layer, tokens=layer.cross, query=query, rank=rank)
+            if layer.cross or (rank and low_rank == "all"):
+                own = AdapterLayer(layer, tokens=layer.cross, query=query, rank=rank, parts=parts)
+                layers[layer.index] = own
                 attn = unet.get_submodule(layer.name)
                 pairs = ((own.to_k, attn.to_k), (own.to_v, attn.to_v), (own.to_q, attn.to_q))
                 for mine, theirs in pairs:
@@ -779,7 +805,7 @@ class Adapted(Handle):
     def project(self, call: Call, part: Part, states: Tensor, out: Tensor) -> Tensor:
         """With the low-rank part."""
         own = self.adapter.layers[str(call.layer.index)]
-        return out + self.lora * own.lora[part](states) if own.lora and self.lora else out
+        return out + self.lora * own.lora[part](states) if part in own.lora and self.lora else out
 
     def output(self, call: Call, query: Tensor, out: Tensor) -> Tensor:
         """Z = softmax(Q Kᵀ) V + strength · softmax(Q K'ᵀ) V' (IP-Adapter, equation 5)."""

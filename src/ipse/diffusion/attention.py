@@ -426,6 +426,10 @@ class Capture(Handle):
         self.maps.clear()
         self._calls.clear()
 
+    def grid(self, name: str) -> tuple[int, int]:
+        """Height and width of the feature map of a layer that was kept."""
+        return next(call.grid for (_, kept), call in self._calls.items() if kept == name)
+
     def average(self, grid: tuple[int, int], where: Where = EVERYWHERE) -> Tensor:
         """Mean over heads, kept layers and kept steps, as maps over the picture.
 

@@ -87,6 +87,13 @@ class ChipEmbedding(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Embed (N, 3, height, width) float RGB images in 0–1."""
-        pixels = images.flip(1) if self.bgr else images
-        embeddings = self.network((pixels * 255 - self.mean) / self.std)
+        embeddings = self.network(self._normal(images))
         return functional.normalize(embeddings) if self.unit else embeddings
+
+    def feature_map(self, images: torch.Tensor) -> torch.Tensor:
+        """What the network says of each place, (N, C, h, w), before it says one thing of the whole."""
+        return self.network.feature_map(self._normal(images))
+
+    def _normal(self, images: torch.Tensor) -> torch.Tensor:
+        pixels = images.flip(1) if self.bgr else images
+        return (pixels * 255 - self.mean) / self.std

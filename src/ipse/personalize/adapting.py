@@ -101,9 +101,11 @@ class Batch:
         Features of references, one entry for each person of a picture; ``five`` are those of the picture itself, where
         the face is to be. Some are of nobody.
     own
-        Features of the pictures themselves.
+        Features of the pictures themselves, `Adapting.regions` among them.
     known
         (B,) bool: rows that are told who is shown.
+    progress
+        Share of the training that is done, from 0 to 1.
     """
 
     clean: Tensor
@@ -116,6 +118,7 @@ class Batch:
     people: Sequence[Features]
     own: Features
     known: Tensor
+    progress: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -196,6 +199,39 @@ def read_record(path: str | Path) -> dict[str, Any] | None:
     return record
 
 
+def read_weights(path: str | Path) -> tuple[dict[str, Tensor], str]:
+    """The weights in an adapter's file, in single precision, and the file's sha256.
+
+    Raises
+    ------
+    WeightsError
+        If there is no such file, or `save_trained` did not write it.
+    """
+    if not Path(path).is_file() or read_record(path) is None:
+        raise WeightsError(f"There is no adapter {path} to begin with.", f"Train one: {_HOW}.")
+    with safe_open(path, "pt") as file:
+        tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
+    return tensors, hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def begin_with(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Give a network weights of another by their names; what it has beside them stays as it is.
+
+    Raises
+    ------
+    WeightsError
+        If it has no place for some of them.
+    """
+    own = network.state_dict()
+    wrong = [key for key, value in weights.items() if key not in own or own[key].shape != value.shape]
+    if wrong:
+        raise WeightsError(
+            f"The adapter to begin with has {wrong[0]} and {len(wrong) - 1} more that this one has not.",
+            "Name one whose network has the same parts of the same sizes.",
+        )
+    network.load_state_dict(dict(weights), strict=False)
+
+
 class Adapting:
     """A `Personalizer` with a trained adapter.
 
@@ -219,6 +255,8 @@ class Adapting:
     name: ClassVar[str]
     features: ClassVar[tuple[str, ...]]
     """What it is shown of a person; see `ipse.personalize.references`."""
+    regions: ClassVar[tuple[str, ...]] = ()
+    """What training knows of each picture beside these, such as where the face is."""
     prompted: ClassVar[bool] = True
     """Whether it reads prompts."""
     most_people = 1
@@ -279,15 +317,15 @@ class Adapting:
         """What training makes small, and what it is made of: by default the weighted error of the prediction."""
         return self.denoising_error(self.predict(batch), batch)
 
+    def options_at(self, progress: float) -> Options:
+        """Options of a step of training, of which a share of all comes before it; by default always the recipe's."""
+        return self.options
+
     def published(self, path: Path) -> nn.Module:
         """What is trained, read from a published file or folder."""
         raise WeightsError(f"{path} is no adapter that {self.name} reads.", f"Train one: {_HOW}.")
 
     # --- Training ---------------------------------------------------------------------------------------------------
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """What moves in training."""
-        return self.network.parameters()
 
     def of(self, network: nn.Module) -> Self:
         """The same with another network, such as the average of one that is being trained."""
@@ -295,9 +333,9 @@ class Adapting:
         other.network = network
         return other
 
-    def predict(self, batch: Batch) -> Tensor:
-        """(B, c, h, w) what the network says of a batch."""
-        acting = self.condition(batch.people, batch.words, 1.0)
+    def predict(self, batch: Batch, acting: Conditions | None = None) -> Tensor:
+        """(B, c, h, w) what the network says of a batch, under the conditions of its people or under others."""
+        acting = acting or self.condition(batch.people, batch.words, 1.0)
         with attached(self.unet, *acting.handles), controlled(self.unet, acting.control):
             return self.unet(batch.noisy, batch.steps, encoder_hidden_states=acting.text).sample
 
@@ -441,11 +479,14 @@ class Fitted:
             people = self.people
             if len(words.ids) == 2:
                 nobody = method.reader.nobody(method.features)
-                people = [beside(nobody, person) for person in people]
+                people = [beside(elsewhere(nobody, person), person) for person in people]
             acting = method.condition(people, words, strength)
         *negative, positive = acting.text.chunk(len(words.ids))
         encoded = replace(encoded, text=positive, negative=negative[0] if negative else None)
         pictures = method.drawing.generate(text, n, seed, method.steps, method.guidance, encoded=encoded)
+        if not strength:
+            # A system that trains a network of its own has it from here on.
+            pictures = method.base.generate(text, n, seed, method.steps, method.guidance)
         more = self._provenance(prompt, strength)
         for _ in range(n):
             # Nothing acts while whoever asked looks at a picture.
@@ -466,6 +507,11 @@ class Fitted:
         }
 
 
+def elsewhere(nobody: Features, person: Features) -> Features:
+    """Features of nobody, whose face is where the person's is to be: places are no part of who somebody is."""
+    return nobody | {name: person[name] for name in ("five",) if name in person}
+
+
 def beside(first: Features, second: Features) -> Features:
     """Features of rows, and of more rows below them; where one has fewer patches, they are repeated.
 
@@ -477,8 +523,8 @@ def beside(first: Features, second: Features) -> Features:
     out = {}
     for name, ours in first.items():
         theirs = second[name]
-        if ours.ndim == 3 and ours.shape[1] != theirs.shape[1]:
-            ours = ours.repeat(1, theirs.shape[1] // ours.shape[1], 1)
+        if ours.ndim > 2 and ours.shape[1] != theirs.shape[1]:
+            ours = ours.repeat(1, theirs.shape[1] // ours.shape[1], *(1,) * (ours.ndim - 2))
         out[name] = torch.cat([ours.to(theirs), theirs])
     return out
 

@@ -30,6 +30,9 @@ _MARK = re.compile(r"\{([^{}]*)\}")
 METHODS = {
     "bare": "ipse.personalize.bare:Bare",
     "face-adapter": "ipse.personalize.face_adapter:FaceAdapter",
+    "image-adapter": "ipse.personalize.image_adapter:ImageAdapter",
+    "instantid": "ipse.personalize.instantid:InstantID",
+    "arc2face": "ipse.personalize.arc2face:Arc2Face",
     "infinite-id": "ipse.personalize.infinite_id:InfiniteID",
 }
 """Every method by name, with its class. To add one, write its module and add its line here."""

@@ -5,10 +5,19 @@ What a method is shown of somebody are features, by name:
 ============  ====================================================================================================
 ``vector``    (D,) of the face encoder, of length 1
 ``length``    () that it had before
+``local``     (m, C) what that encoder says of m places of the face, before it says one thing of the whole
 ``five``      (5, 2) places of the eyes, the nose and the corners of the mouth, as shares of the picture's sides
 ``pooled``    (P,) the base's image encoder, of the face cut as a portrait
 ``patches``   (m, C) the second last hidden states of that encoder
+``portrait``  (1, 3, S, S) what that encoder is shown, for systems that train one of their own
+``regions``   (5, C) the mean of those patches over each of `REGIONS`; zeros for one that is not seen
+``figure``    (m, C) patches as those above of the person as far down as two portraits reach, with hair and clothes
+``person``    (16, 16) share of each part of the picture that shows the person, which the world's truth tells
+``face``      (16, 16) share of each part of the picture that shows the face, hair and ears left out
+``masks``     (5, 16, 16) share of each part of the picture that shows each of `REGIONS`
 ============  ====================================================================================================
+
+The last three are of a picture, not of somebody: training asks for them where a system treats places of it apart.
 """
 
 from __future__ import annotations
@@ -24,13 +33,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image, ImageDraw
+from scipy.spatial import ConvexHull
 from torch import Tensor
 
+from ipse.diffusion.attention import fit_region
 from ipse.encoders import Encoder, open_encoder
+from ipse.encoders.modules import ChipEmbedding
 from ipse.errors import IpseError, WeightsError
 from ipse.faces import Detector, Face, HogDetector, LandmarkPredictor, Quality, align, assess
 from ipse.faces.align import chip_maps, cut_chips, portrait_template
+from ipse.faces.parts import LABELS
 from ipse.gallery.fuse import fuse
+from ipse.images import resize
 
 if TYPE_CHECKING:
     from ipse.diffusion import Base
@@ -38,11 +53,24 @@ if TYPE_CHECKING:
 Features = dict[str, Tensor]
 """By name, (B, …) of B people."""
 
-IMAGE_FEATURES = ("pooled", "patches")
+IMAGE_FEATURES = ("pooled", "patches", "regions", "region_patches", "figure")
 """Those of the base's image encoder."""
+PIXEL_FEATURES = ("portrait",)
+"""Those that are as large as pictures: they are cut anew each time, and not kept."""
+FACE_FEATURES = ("vector", "length", "local")
+"""Those of the face encoder."""
+
+REGIONS = ("face", "eyes", "nose", "mouth", "ears")
+"""Parts of the face that have words and features of their own."""
 
 # As in enrolling: faces below this quality serve nobody.
 _USELESS = 0.02
+# Parts and places of the feature "face".
+_FACE = [LABELS.index(part) for part in ("face", "eyes", "brows", "lips", "mouth", "beard", "glasses")]
+_PLACES = (16, 16)
+# Labels of the regions; the nose is the hull of its landmarks.
+_REGION_PARTS = {"face": ("face",), "eyes": ("eyes",), "mouth": ("lips", "mouth"), "ears": ("ears",)}
+_NOSE = slice(27, 36)
 # Of CLIP, as shares of 255.
 _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
@@ -98,7 +126,7 @@ class FaceReader:
     def fingerprints(self, features: Sequence[str]) -> dict[str, str]:
         """By name, the fingerprints of the networks that some features come from."""
         found = {self._predictor.name: self._predictor.fingerprint}
-        if "vector" in features:
+        if set(FACE_FEATURES) & set(features):
             found[self.encoder.name] = self.encoder.fingerprint
         if set(IMAGE_FEATURES) & set(features):
             found["image encoder"] = self.image_fingerprint
@@ -141,11 +169,84 @@ class FaceReader:
             raw = self.encoder.raw(np.concatenate([align(p, [f], self.encoder.chip.template) for p, f in both]))
             out["length"] = np.linalg.norm(raw, axis=1)
             out["vector"] = raw / np.maximum(out["length"], 1e-12)[:, None]
+        if "local" in names:
+            out["local"] = self._local(np.concatenate([align(p, [f], self.encoder.chip.template) for p, f in both]))
         if "five" in names:
             out["five"] = np.stack([(f.landmarks + 0.5) / (p.shape[1], p.shape[0]) for p, f in both])
-        if set(IMAGE_FEATURES) & set(names):
-            out |= self._see(np.concatenate([self.portrait(p, f)[None] for p, f in both]))
+        if "face" in names:
+            out["face"] = np.stack([self._face(p, f) for p, f in both])
+        if "masks" in names:
+            out["masks"] = np.stack(
+                [fit_region(torch.from_numpy(self._regions(p, f)), _PLACES).numpy() for p, f in both]
+            )
+        if "portrait" in names:
+            out["portrait"] = self._pixels(np.stack([self.portrait(p, f) for p, f in both]))[:, None].numpy()
+        if {"pooled", "patches"} & set(names):
+            out |= self._see(np.stack([self.portrait(p, f) for p, f in both]))
+        if "figure" in names:
+            out["figure"] = self._see(np.stack([self.figure(p, f) for p, f in both]))["patches"]
+        if "regions" in names:
+            out["regions"] = np.stack([self._of_regions(p, f) for p, f in both])
+        if "region_patches" in names:
+            out["region_patches"] = np.stack([self._alone(p, f) for p, f in both])
         return {name: out[name].astype(np.float32) for name in names}
+
+    def _face(self, picture: npt.NDArray[np.uint8], face: Face) -> npt.NDArray[np.float32]:
+        """(16, 16) share of each part of a picture that shows the face."""
+        (seen,) = self._predictor.predict(picture, [face])
+        shown = np.isin(seen.parts_in(*picture.shape[:2]), _FACE).astype(np.float32)
+        return fit_region(torch.from_numpy(shown), _PLACES).numpy()
+
+    def _regions(self, picture: npt.NDArray[np.uint8], face: Face) -> npt.NDArray[np.float32]:
+        """(5, H, W) of 0 and 1: where each of `REGIONS` is."""
+        (seen,) = self._predictor.predict(picture, [face])
+        parts = seen.parts_in(*picture.shape[:2])
+        out = {name: np.isin(parts, [LABELS.index(label) for label in own]) for name, own in _REGION_PARTS.items()}
+        nose = Image.new("1", picture.shape[1::-1])
+        hull = seen.dense[_NOSE][ConvexHull(seen.dense[_NOSE]).vertices]
+        ImageDraw.Draw(nose).polygon([tuple(map(float, point)) for point in hull], fill=1)
+        return np.stack([(out | {"nose": np.array(nose)})[name] for name in REGIONS]).astype(np.float32)
+
+    def _of_regions(self, picture: npt.NDArray[np.uint8], face: Face) -> npt.NDArray[np.float32]:
+        """(5, C) mean of the patches of the portrait over each of `REGIONS`."""
+        portrait, masks = self._framed_regions(picture, face)
+        patches = self._see(portrait[None])["patches"][0, 1:]
+        side = round(len(patches) ** 0.5)
+        share = fit_region(torch.from_numpy(masks), (side, side)).numpy().reshape(len(masks), -1)
+        return share @ patches / np.maximum(share.sum(1, keepdims=True), 1e-6)
+
+    def _alone(self, picture: npt.NDArray[np.uint8], face: Face) -> npt.NDArray[np.float32]:
+        """(5, m, C) patches of each of `REGIONS` in a look at it alone; zeros for one that is not seen."""
+        portrait, masks = self._framed_regions(picture, face)
+        cut = (portrait * masks[:, :, :, None]).astype(np.uint8)
+        return self._see(cut)["patches"] * masks.any((1, 2))[:, None, None]
+
+    def _framed_regions(
+        self, picture: npt.NDArray[np.uint8], face: Face
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+        """The portrait, and (5, S, S) of 0 to 1 where each of `REGIONS` is in it."""
+        side = self._vision.config.image_size
+        (to_image,) = chip_maps([face], portrait_template(side))
+        masks = self._regions(picture, face)
+        # Three at a time, as the colors of a picture.
+        told = np.concatenate([masks, masks[:1]]).reshape(2, 3, *masks.shape[1:]).transpose(0, 2, 3, 1)
+        cut = [cut_chips((255 * one).astype(np.uint8), to_image[None], side)[0] for one in told]
+        return self.portrait(picture, face), np.concatenate(cut, 2).transpose(2, 0, 1)[: len(masks)] / np.float32(255)
+
+    @cached_property
+    def _module(self) -> torch.nn.Module:
+        module = self.encoder.torch_module()
+        if not isinstance(module, ChipEmbedding):
+            raise WeightsError(
+                f"The encoder {self.encoder.name} does not say what it sees of each place of a face.",
+                "Use one that was trained by ipse, such as face-world.",
+            )
+        return module
+
+    @torch.no_grad()
+    def _local(self, chips: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        told = self._module.feature_map(torch.from_numpy(chips).permute(0, 3, 1, 2).float() / 255)
+        return told.flatten(2).transpose(1, 2).numpy()
 
     # --- The image encoder ------------------------------------------------------------------------------------------
 
@@ -172,14 +273,30 @@ class FaceReader:
         side = self._vision.config.image_size
         return cut_chips(picture, chip_maps([face], portrait_template(side)), side, repeat_edges=True)[0]
 
+    def figure(self, picture: npt.NDArray[np.uint8], face: Face) -> npt.NDArray[np.uint8]:
+        """The person around and below a face, (S, S, 3): what the picture has of two portraits' width and height."""
+        side, (to_image,) = self._vision.config.image_size, chip_maps([face], portrait_template(1))
+        # However small the face: something is left to cut.
+        (x, y), scale = to_image[:, 2], max(1.0, np.hypot(*to_image[:, 0]))
+        left, right = np.clip([x - scale, x + scale], 0, picture.shape[1]).round().astype(int)
+        top, bottom = np.clip([y - 0.5 * scale, y + 1.5 * scale], 0, picture.shape[0]).round().astype(int)
+        cut = picture[top:bottom, left:right]
+        height, width = cut.shape[:2]
+        out = np.zeros((max(height, width), max(height, width), 3), np.uint8)
+        above, before = (len(out) - height) // 2, (len(out) - width) // 2
+        out[above : above + height, before : before + width] = cut
+        return resize(out, side, side)
+
     def _see(self, portraits: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float32]]:
+        return self._encode_pixels(self._pixels(portraits))
+
+    def _pixels(self, portraits: npt.NDArray[np.uint8]) -> Tensor:
+        """(N, 3, S, S) as the image encoder takes portraits (N, S, S, 3)."""
         pixels = torch.from_numpy(portraits).permute(0, 3, 1, 2).float() / 255
         if self.base.kind == "world":
-            pixels = 2 * pixels - 1
-        else:
-            mean, std = (torch.tensor(x)[:, None, None] for x in (_CLIP_MEAN, _CLIP_STD))
-            pixels = (pixels - mean) / std
-        return self._encode_pixels(pixels)
+            return 2 * pixels - 1
+        mean, std = (torch.tensor(x)[:, None, None] for x in (_CLIP_MEAN, _CLIP_STD))
+        return (pixels - mean) / std
 
     @torch.no_grad()
     def _encode_pixels(self, pixels: Tensor) -> dict[str, npt.NDArray[np.float32]]:
@@ -192,10 +309,22 @@ class FaceReader:
         """Features (1, …) of no photograph: zeros, and what the image encoder says of a picture of zeros."""
         zeros = {"vector": (self.encoder.dim,), "length": (), "five": (5, 2)}
         out = {name: np.zeros(zeros[name], np.float32) for name in names if name in zeros}
+        if "portrait" in names:
+            side = self._vision.config.image_size
+            out["portrait"] = np.zeros((1, 3, side, side), np.float32)
+        if "local" in names:
+            chip = self.encoder.chip
+            out["local"] = 0 * self._local(np.zeros((1, chip.height, chip.width, 3), np.uint8))[0]
         if set(IMAGE_FEATURES) & set(names):
             side = self._vision.config.image_size
-            seen = self._encode_pixels(torch.zeros(1, 3, side, side))
-            out |= {"pooled": 0 * seen["pooled"][0], "patches": seen["patches"][0]}
+            seen = {name: value[0] for name, value in self._encode_pixels(torch.zeros(1, 3, side, side)).items()}
+            nothing = 0 * np.stack([seen["patches"]] * len(REGIONS))
+            out |= seen | {
+                "figure": seen["patches"],
+                "pooled": 0 * seen["pooled"],
+                "regions": nothing[:, 0],
+                "region_patches": nothing,
+            }
         return {name: torch.from_numpy(out[name])[None].to(self.base.device) for name in names}
 
     # --- A person ---------------------------------------------------------------------------------------------------
@@ -203,13 +332,13 @@ class FaceReader:
     def person(self, photographs: Sequence[npt.NDArray[np.uint8]], names: Sequence[str]) -> Features:
         """Features (1, …) of somebody by one or more photographs.
 
-        Vectors are fused without those that are not like the others; patches stand one behind the other; the five
-        points are those of the best photograph, cut as a portrait.
+        Vectors are fused without those that are not like the others; patches and places stand one behind the other; the
+        five points are those of the best photograph, cut as a portrait.
 
         Raises
         ------
         IpseError
-            If no photograph shows one face that is good enough, or half of them or more show somebody else.
+            If no photograph shows one face, or half of them or more show somebody else.
         """
         chosen = self._chosen(photographs)
         together = self._same(photographs, chosen)
@@ -219,15 +348,18 @@ class FaceReader:
         if "vector" in out:
             weights = [chosen[i].quality.overall for i in together]
             out["vector"] = fuse(found["vector"], weights, metric="cosine").vector
-        if "patches" in out:
-            out["patches"] = found["patches"].reshape(-1, found["patches"].shape[-1])
+        for name in {"patches", "figure", "local", "portrait"} & out.keys():
+            out[name] = found[name].reshape(-1, *found[name].shape[2:])
+        for name in {"regions", "region_patches"} & out.keys():
+            out[name] = found[name][together.index(best)]
         if "five" in out:
             out["five"] = _framed(chosen[best].face)
-        return {name: torch.from_numpy(out[name])[None].to(self.base.device) for name in names}
+        return {name: torch.from_numpy(np.asarray(out[name]))[None].to(self.base.device) for name in names}
 
     def _chosen(self, photographs: Sequence[npt.NDArray[np.uint8]]) -> dict[int, Found]:
         """The face of each photograph that shows one; says what is wrong with the others."""
         chosen: dict[int, Found] = {}
+        useless: dict[int, Found] = {}
         problems: list[str] = []
         for i, picture in enumerate(photographs):
             name, found = _name(i, photographs), self.find(picture)
@@ -238,17 +370,19 @@ class FaceReader:
                 )
             elif len(found) > 1:
                 problems.append(f"There are {len(found)} faces in {name}, and it is not clear who is meant.")
-            elif found[0].quality.overall < _USELESS:
-                problems.append(f"The face in {name} is of no use. {' '.join(found[0].quality.reasons)}".strip())
             else:
-                chosen[i] = found[0]
-                for reason in found[0].quality.reasons:
-                    warnings.warn(f"{name[0].upper()}{name[1:]}: {reason}", ReferenceWarning, stacklevel=4)
+                (useless if found[0].quality.overall < _USELESS else chosen)[i] = found[0]
+        if chosen:
+            problems += [f"{_told(i, found, photographs)} It is too poor." for i, found in useless.items()]
+        # A poor picture is better than none.
+        chosen = chosen or useless
         if not chosen:
             hint = "Give a photograph of one person from the front, sharp, with some space around the head."
             raise IpseError(" ".join(problems) or "There is no photograph.", hint)
-        for problem in problems:
-            warnings.warn(f"{problem} It is left out.", ReferenceWarning, stacklevel=4)
+        said = [f"{problem} It is left out." for problem in problems]
+        said += [_told(i, found, photographs) for i, found in chosen.items() if found.quality.reasons]
+        for text in said:
+            warnings.warn(text, ReferenceWarning, stacklevel=4)
         return chosen
 
     def _same(self, photographs: Sequence[npt.NDArray[np.uint8]], chosen: Mapping[int, Found]) -> list[int]:
@@ -280,6 +414,12 @@ class FaceReader:
 
 def _name(index: int, photographs: Sequence[object]) -> str:
     return "the photograph" if len(photographs) == 1 else f"photograph {index + 1} of {len(photographs)}"
+
+
+def _told(index: int, found: Found, photographs: Sequence[object]) -> str:
+    """What makes the face of a photograph poor."""
+    name = _name(index, photographs)
+    return f"{name[0].upper()}{name[1:]}: {' '.join(found.quality.reasons)}"
 
 
 def _framed(face: Face) -> npt.NDArray[np.float32]:

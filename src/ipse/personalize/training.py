@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ipse.diffusion import Base
-from ipse.diffusion.training.data import Corpus, column_of, pack
+from ipse.diffusion.training.data import Corpus, column_of, pack, persons_of
 from ipse.diffusion.training.denoiser import Captions, DenoiserOptions, latents_of, spread_steps
 from ipse.diffusion.training.loop import Feed, Stage, train
 from ipse.diffusion.training.recipe import StageRecipe, options_of
@@ -29,9 +29,9 @@ from ipse.encoders import DlibFaceEncoder
 from ipse.errors import DataError, TrainingError
 from ipse.faces import Face
 from ipse.images import contact_sheet
-from ipse.personalize.adapting import Adapting, Batch, Trained, Words, save_trained
+from ipse.personalize.adapting import Adapting, Batch, Trained, Words, begin_with, elsewhere, read_weights, save_trained
 from ipse.personalize.contract import METHODS, class_of
-from ipse.personalize.references import FaceReader, Features
+from ipse.personalize.references import PIXEL_FEATURES, FaceReader, Features
 from ipse.training.loop import Step
 from ipse.training.recipe import read_recipe
 from ipse.world.caption import subjects
@@ -53,12 +53,15 @@ class AdapterRecipe(StageRecipe):
         Of faces; not that of the public domain, which judges.
     points
         The network that places the five points.
+    start
+        A trained adapter whose weights it begins with, of another system, too; empty for none.
     inputs
-        Fingerprints of the base and of the encoders, by name: filled in when training begins.
+        Fingerprints of the base, of the encoders and of `start`, by name: filled in when training begins.
     """
 
     encoder: str = "face-world"
     points: str = "landmarks-world"
+    start: str = ""
     inputs: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -101,6 +104,10 @@ class FeatureStore:
         """(M,) whether a picture shows one face."""
         return ~np.isnan(self["five"]).any((1, 2))
 
+    def give(self, name: str, values: npt.NDArray[np.floating[Any]]) -> None:
+        """Take (M, …) of a feature that no network tells, such as where the person is."""
+        self._arrays[name] = values
+
     def __getitem__(self, name: str) -> npt.NDArray[np.floating[Any]]:
         """(M, …) of a feature; NaN or 0 where a picture does not show one face."""
         if name not in self._arrays:
@@ -127,7 +134,7 @@ class FeatureStore:
         array = np.load(part, mmap_mode="r+") if start else None
         for first in range(start, total, _BLOCK):
             rows = np.arange(first, min(first + _BLOCK, total))
-            values = self._five(pixels[rows]) if name == "five" else self._told(name, pixels, rows)
+            values = self._five(pixels[rows]) if name == "five" else self.look(name, rows)
             if array is None:
                 kind = np.float32 if name in ("five", "length") else np.float16
                 array = np.lib.format.open_memmap(part, "w+", kind, (total, *values.shape[1:]))
@@ -145,7 +152,9 @@ class FeatureStore:
                 out[row] = self.reader.features([picture], faces, ["five"])["five"][0]
         return out
 
-    def _told(self, name: str, pixels: npt.NDArray[np.uint8], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    def look(self, name: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """(n, …) of a feature of some rows of the folder, computed now."""
+        pixels = self.corpus.pixels
         five = self["five"][rows] * np.float32(pixels.shape[1]) - 0.5
         one = ~np.isnan(five).any((1, 2))
         # Somewhere in the picture; what comes out is not used.
@@ -264,12 +273,13 @@ class AdapterStage(Stage):
         self.scheduler = pipeline.scheduler
         self.share = self.scheduler.alphas_cumprod.to(device)
 
-    def seen(self, stored: npt.NDArray[np.int64]) -> Features:
-        """Features (n, …) of some rows of the folder."""
-        return {
-            name: torch.from_numpy(np.asarray(self.store[name][stored], np.float32)).to(self.device)
-            for name in self.method.features
-        }
+    def seen(self, stored: npt.NDArray[np.int64], more: Sequence[str] = ()) -> Features:
+        """Features (n, …) of some rows of the folder: those of the method, and more."""
+        out = {}
+        for name in (*self.method.features, *more):
+            values = self.store.look(name, stored) if name in PIXEL_FEATURES else self.store[name][stored]
+            out[name] = torch.from_numpy(np.asarray(values, np.float32)).to(self.device)
+        return out
 
     def batch(
         self, part: Corpus, rows: npt.NDArray[np.int64], references: npt.NDArray[np.int64], tokens: Tensor,
@@ -278,11 +288,12 @@ class AdapterStage(Stage):
         """What the method is trained or judged on: rows of a part of the corpus, with noise from torch."""
         clean = self.latents(part.rows[rows]).float()
         noise = torch.randn_like(clean)
-        own, shown = self.seen(part.rows[rows]), self.seen(part.rows[references])
+        own, shown = self.seen(part.rows[rows], self.method.regions), self.seen(part.rows[references])
         if "five" in shown:
             shown["five"] = own["five"]
+        nobody = elsewhere(self.nobody, shown)
         person = {
-            name: torch.where(known.view(-1, *(1,) * (value.ndim - 1)), value, self.nobody[name].to(value))
+            name: torch.where(known.view(-1, *(1,) * (value.ndim - 1)), value, nobody[name].to(value))
             for name, value in shown.items()
         }
         with torch.no_grad():
@@ -298,11 +309,13 @@ class AdapterStage(Stage):
             [person],
             own,
             known,
+            self.progress,
         )
 
     def loss(self, rows: npt.NDArray[np.int64], draw: np.random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """The method's own loss of a batch; see `Stage.loss`."""
-        options = self.method.options
+        options = self.method.options_at(self.progress)
+        self.captions.options = replace(self.captions.options, full=options.full, short=options.short)
         references = self.pairs[id(self.corpus)](rows, draw, options.same)
         tokens = self.captions(self.corpus.rows[rows], draw)
         chance = draw.random(len(rows))
@@ -358,9 +371,10 @@ class AdapterStage(Stage):
         return made
 
     def _similarity(self) -> dict[str, float]:
-        reader, vectors = self.method.reader, self.store["vector"]
-        known = np.array([vectors[row] for row, _ in self._made], np.float32)
-        like, other = [], []
+        if not self._made:
+            return {}
+        reader, like, other = self.method.reader, [], []
+        known = self.store.look("vector", np.array([row for row, _ in self._made], np.int64))
         for place, (_, picture) in enumerate(self._made):
             faces = reader.find(picture)
             if faces:
@@ -368,7 +382,7 @@ class AdapterStage(Stage):
                 alike = known @ vector
                 like.append(alike[place])
                 other += np.delete(alike, place).tolist()
-        told = {"faces": len(like) / max(1, len(self._made))}
+        told = {"faces": len(like) / len(self._made)}
         return told | (
             {"similarity": float(np.mean(like)), "similarity_others": float(np.mean(other))} if other else {}
         )
@@ -443,6 +457,8 @@ def train_adapter(
     corpus = pack(data, cache or cache_dir() / "packs", side, on_pack=on_pack)
     reader = FaceReader(base, recipe.encoder, points=recipe.points)
     store = FeatureStore(corpus, reader, on_look)
+    if "person" in kind.regions:
+        store.give("person", persons_of(data, corpus))
     look = column_of(data, corpus, "look")
     chosen = np.flatnonzero(store.found)
     people, counts = np.unique(corpus.person[chosen], return_counts=True)
@@ -453,8 +469,10 @@ def train_adapter(
         if (network := getattr(base.pipeline, part, None)) is not None:
             network.requires_grad_(False).eval()
     encoders = reader.fingerprints(kind.features)
-    sizes = {name: int(store[name].shape[-1]) for name in kind.features if store[name].ndim > 1}
-    recipe = replace(recipe, inputs={"base": base.fingerprint, **encoders})
+    kept = [name for name in kind.features if name not in PIXEL_FEATURES]
+    sizes = {name: int(store[name].shape[-1]) for name in kept if store[name].ndim > 1}
+    begun, start = read_weights(recipe.start) if recipe.start else ({}, "")
+    recipe = replace(recipe, inputs={"base": base.fingerprint, **encoders} | ({"start": start} if start else {}))
     record = {
         "system": recipe.stage,
         "network": dict(recipe.network),
@@ -473,6 +491,7 @@ def train_adapter(
     def make(recipe: StageRecipe, corpus: Corpus, device: torch.device) -> Stage:
         method = kind(base, Trained(kind.build(base, sizes, **recipe.network), record), encoder=reader.encoder)
         method.options = options_of(kind.options_kind, recipe)
+        begin_with(method.network, begun)
         return AdapterStage(recipe, corpus, device, base, method, store, look)
 
     return train(make, recipe, corpus.choose(chosen), out, resume=resume, minutes=minutes, on_step=on_step)

@@ -7,6 +7,7 @@ trained on them can judge it. Pictures are never mirrored: captions tell left fr
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import secrets
 import shutil
@@ -20,9 +21,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
 from ipse.diffusion.components import TOKENS, make_tokenizer, vocabulary
 from ipse.errors import DataError
+from ipse.faces.parts import LABELS
 from ipse.images import read_image, resize
 from ipse.training.data import JUDGED_FROM
 
@@ -172,11 +175,11 @@ def _people(shard: Path) -> npt.NDArray[np.int64]:
     return people
 
 
-def _rows(shard: Path, columns: Sequence[str], judge: bool) -> Iterator[dict[str, Any]]:
+def _rows(shard: Path, columns: Sequence[str], judge: bool, rendered: str = "captions: 3") -> Iterator[dict[str, Any]]:
     with pq.ParquetFile(shard) as file:
         missing = set(columns) - set(file.schema_arrow.names)
         if missing:
-            raise DataError(f"{shard} has no column {', '.join(sorted(missing))}.", "Render it with `captions: 3`.")
+            raise DataError(f"{shard} has no column {', '.join(sorted(missing))}.", f"Render it with `{rendered}`.")
         for batch in file.iter_batches(_CHUNK, columns=list(columns)):
             yield from (row for row in batch.to_pylist() if bool(for_judge(row["person"])) == judge)
 
@@ -251,6 +254,38 @@ def column_of(sources: Sequence[str | Path], corpus: Corpus, name: str, otherwis
     if len(column) != len(corpus.pixels):
         raise DataError(f"The pack has {len(corpus.pixels)} pictures, its sources {len(column)}.", "Pack them again.")
     return column
+
+
+def persons_of(sources: Sequence[str | Path], corpus: Corpus, cells: int = 16) -> npt.NDArray[np.float32]:
+    """Where the person is in all pictures of a corpus's folder, by the world's truth.
+
+    Parameters
+    ----------
+    sources, corpus
+        As in `column_of`.
+    cells
+        Along a side.
+
+    Returns
+    -------
+    ndarray
+        (M, cells, cells): the share of each cell that shows the person, with clothes and what is carried.
+
+    Raises
+    ------
+    DataError
+        If the data has no map of parts.
+    """
+    others = [LABELS.index(label) for label in ("background", "occluder")]
+    out = []
+    for shard in (path for source in sources for path in _shards(source)):
+        for row in _rows(shard, ("person", "parts"), False, "truth: [parts]"):
+            parts = np.asarray(Image.open(io.BytesIO(row["parts"]["bytes"])))
+            shown = Image.fromarray(np.where(np.isin(parts, others), 0, 255).astype(np.uint8))
+            out.append(np.asarray(shown.resize((cells, cells), Image.Resampling.BOX), np.float32) / 255)
+    if len(out) != len(corpus.pixels):
+        raise DataError(f"The pack has {len(corpus.pixels)} pictures, its sources {len(out)}.", "Pack them again.")
+    return np.stack(out)
 
 
 def carry(sources: Sequence[str | Path], out: str | Path, *, judge: bool = False) -> list[Path]:

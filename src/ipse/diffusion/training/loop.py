@@ -45,11 +45,14 @@ class Stage(ABC):
         What moves; its average is what comes out.
     sampler
         Which rows of the training corpus make a batch.
+    progress
+        Share of the steps that are done, from 0 to 1.
     """
 
     name: ClassVar[str]
     network: nn.Module
     sampler: Sampler
+    progress: float = 0.0
 
     def __init__(self, recipe: StageRecipe, corpus: Corpus, device: torch.device) -> None:
         self.recipe, self.device = recipe, device
@@ -225,6 +228,7 @@ class _Run:
         seed = np.random.SeedSequence([self.recipe.seed, self.step])
         torch.manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
         self.network.train()
+        self.stage.progress = self.step / self.recipe.steps
         rows = self.stage.sampler.batch(self.step)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
             loss, parts = self.stage.loss(rows, np.random.default_rng(seed.spawn(1)[0]))
