@@ -9,12 +9,14 @@ questions and self-paced labels alone, also with wrong answers.
 starbucks: slices of one network on faces of world people, beside slices drawn by chance and small networks trained
 alone; and search from coarse to fine.
 pavenet: drawers of Omniglot by strings of any characters, beside warping and the network without patterns.
+plip: words for world bodies: text to person, attributes, picture to picture; beside contrast between instances, and
+without each task.
 proton: ears of AWE, people in three folds; each fold is judged by networks that were trained on the two others. ProtoN
 beside prototypical networks, and beside the same backbone fine-tuned as a classifier; equal steps, batches and
 pictures.
 
-    python benchmarks/open_set.py --shared data --market-run runs/market1501 --faces faces --work work   # everything
-    python benchmarks/open_set.py --shared data --work work --only proton                                # one part
+    python benchmarks/open_set.py --shared data --market-run runs/market1501 --faces faces --bodies bodies  # everything
+    python benchmarks/open_set.py --shared data --work work --only proton     # one part
     python benchmarks/open_set.py --shared data --work trial --share 0.02     # a trial: few steps, nothing is written
 """
 
@@ -33,7 +35,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress, track
 
 import reid
 import systems
@@ -69,6 +71,8 @@ class Setting:
         Folder of features and rendered pictures, as of benchmarks/reid.py.
     faces
         A data set of recipes/world/faces.yaml, or None.
+    bodies
+        A data set of recipes/world/bodies.yaml, or None.
     folds
         Of ears that are judged.
     """
@@ -79,6 +83,7 @@ class Setting:
     market_run: Path | None
     cache: Path
     faces: Path | None
+    bodies: Path | None
     folds: int
 
     @property
@@ -810,7 +815,107 @@ def pavenet(evidence: Evidence, setting: Setting) -> None:
     )  # fmt: skip
 
 
-PARTS = {"proton": proton, "gaitenroll": gaitenroll, "aspl": aspl, "starbucks": starbucks, "pavenet": pavenet}
+# -- PLIP: words -------------------------------------------------------------------------------------------------------
+
+#: What is trained: all tasks, CLIP's contrast between instances alone, and all but one.
+TASKS: dict[str, dict[str, Any]] = {
+    "plip": {},
+    "instance": {"identity": False, "color": 0.0, "attributes": 0.0},
+    "without_identity": {"identity": False},
+    "without_color": {"color": 0.0},
+    "without_attributes": {"attributes": 0.0},
+}
+ASKED_WORDS = {"coat_color": "a person in a {} coat", "top_color": "a person in a {} top", "bag": "a person with a {}"}
+
+
+def plip(evidence: Evidence, setting: Setting) -> None:
+    """Add text to person, attributes and picture to picture for all tasks, contrast alone, and all but one."""
+    from ipse.training.plip import Plan, fit_words, open_words, read_described
+
+    assert setting.bodies
+    paths = len(list(setting.bodies.glob("data/*.parquet")))
+    size = tuple(Plan().network["size"])
+    with Progress() as bar:
+        task = bar.add_task("reading bodies")
+        learned, judged = (
+            read_described(
+                setting.bodies, size, files, lambda done, total: bar.update(task, completed=done, total=total)
+            )
+            for files in (slice(0, round(0.8 * paths)), slice(round(0.8 * paths), None))
+        )
+        runs = {}
+        for name, changes in TASKS.items():
+            plan = Plan(steps=setting.steps(800), **changes)
+            task = bar.add_task(name)
+            runs[name] = fit_words(
+                learned, setting.work / "runs" / f"words-{name}-{plan.steps}", plan,
+                lambda done, total, loss, task=task: bar.update(task, completed=done, total=total),
+            )  # fmt: skip
+    people, labels = judged.people, judged.labels
+    count = len(np.unique(people))
+    queries = np.array([texts[0] for texts in judged.captions])
+    asks = {
+        name: (sorted({facts[name] for facts in judged.facts if facts.get(name, "none") != "none"}), form)
+        for name, form in ASKED_WORDS.items()
+    }
+    measured: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
+    for name, weights in runs.items():
+        network = open_words(weights)
+        seen, said = network.encode_pictures(list(judged.pictures)), network.encode_texts(queries.tolist())
+        likeness = said @ seen.T
+        # A caption's own picture does not count: another of the same person on the same day must come first.
+        np.fill_diagonal(likeness, -np.inf)
+        hits = (labels[likeness.argmax(axis=1)] == labels).astype(float)
+        told, whose = [], []
+        for attribute, (values, form) in asks.items():
+            rows = np.flatnonzero([facts.get(attribute) in values for facts in judged.facts])
+            best = (seen[rows] @ network.encode_texts([form.format(value) for value in values]).T).argmax(axis=1)
+            told.append(
+                np.array([judged.facts[row][attribute] == values[b] for row, b in zip(rows, best, strict=True)])
+            )
+            whose.append(people[rows])
+        half = np.arange(len(people)) % 2 == 0
+        columns = [{"person": labels[side]} for side in (half, ~half)]
+        precision = evaluate(Features(seen[half], seen[~half]), *columns).precisions["market"]
+        measured[name] = {
+            "text_rank1": (hits, people), "attributes": (np.concatenate(told).astype(float), np.concatenate(whose)),
+            "map": (precision, people[half]),
+        }  # fmt: skip
+    about = (
+        f"{len(judged)} pictures of {count} world people, {len(learned)} others learned from, {setting.steps(800)} "
+        "steps from body-world's filters, one seed"
+    )
+    means = {
+        "text_rank1": "a caption's nearest other picture shows its person on the same day",
+        "attributes": f"zero-shot: {', '.join(asks)} by the nearest of all values in words",
+        "map": "mAP between pictures of a person on one day",
+    }
+    for name, figures in measured.items():
+        for figure, (values, whose) in figures.items():
+            value, interval = percent(np.nanmean(values), bootstrap_ci(values, whose))
+            evidence.add(
+                f"reid.plip.{'' if name == 'plip' else name + '.'}{figure}", value, "%", n=count, ci95=interval,
+                note=f"{name.replace('_', ' ')}; {means[figure]}; {about}",
+            )  # fmt: skip
+            if name == "plip":
+                continue
+            ahead = measured["plip"][figure][0] - values
+            value, interval = percent(ahead.mean(), bootstrap_ci(ahead, whose))
+            final = "claim" if (name, figure) == ("instance", "text_rank1") else f"ahead_of_{name}.{figure}"
+            evidence.add(
+                f"reid.plip.{final}", value, "points", n=count, ci95=interval,
+                note=f"{figure}, all three tasks ahead of {name.replace('_', ' ')}, paired by picture",
+            )  # fmt: skip
+
+
+PARTS = {
+    "proton": proton,
+    "gaitenroll": gaitenroll,
+    "aspl": aspl,
+    "starbucks": starbucks,
+    "pavenet": pavenet,
+    "plip": plip,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -820,6 +925,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "ipse-open-set")
     parser.add_argument("--market-run", type=Path, help="the folder of a training on Market-1501")
     parser.add_argument("--faces", type=Path, help="a data set of recipes/world/faces.yaml")
+    parser.add_argument("--bodies", type=Path, help="a data set of recipes/world/bodies.yaml")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "ipse-reid")
     parser.add_argument("--folds", type=int, choices=range(1, FOLDS + 1), default=FOLDS, help="of ears, to be judged")
     parser.add_argument("--share", type=float, default=1.0, help="of the steps; below 1 nothing is written")
@@ -828,8 +934,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     setting = Setting(**given)
     if {"gaitenroll", "aspl"} & set(only) and not setting.market_run:
         parser.error("gaitenroll and aspl need --market-run")
-    if "starbucks" in only and not setting.faces:
-        parser.error("starbucks needs --faces")
+    for part, folder in (("starbucks", "faces"), ("plip", "bodies")):
+        if part in only and not getattr(setting, folder):
+            parser.error(f"{part} needs --{folder}")
     setting.work.mkdir(parents=True, exist_ok=True)
     evidence, console = Evidence("reid", seeds=range(FOLDS)), Console()
     for name in only:
