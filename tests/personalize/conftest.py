@@ -122,6 +122,7 @@ NETWORKS = {
     "instantid": {"tokens": 2, "width": 16, "depth": 1, "heads": 2},
     "arc2face": {},
     "infinite-id": {"tokens": 2, "hidden": 16, "patch_tokens": 2, "width": 16, "depth": 1, "heads": 2},
+    "facechain-fact": {},
 }
 """Tiny options of each system that is trained."""
 

@@ -34,6 +34,7 @@ METHODS = {
     "instantid": "ipse.personalize.instantid:InstantID",
     "arc2face": "ipse.personalize.arc2face:Arc2Face",
     "infinite-id": "ipse.personalize.infinite_id:InfiniteID",
+    "facechain-fact": "ipse.personalize.facechain_fact:FaceChainFact",
 }
 """Every method by name, with its class. To add one, write its module and add its line here."""
 
