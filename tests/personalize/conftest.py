@@ -123,6 +123,7 @@ NETWORKS = {
     "arc2face": {},
     "infinite-id": {"tokens": 2, "hidden": 16, "patch_tokens": 2, "width": 16, "depth": 1, "heads": 2},
     "facechain-fact": {},
+    "dp-adapter": {"tokens": 2, "text_tokens": 1, "hidden": 16},
 }
 """Tiny options of each system that is trained."""
 

@@ -35,6 +35,7 @@ METHODS = {
     "arc2face": "ipse.personalize.arc2face:Arc2Face",
     "infinite-id": "ipse.personalize.infinite_id:InfiniteID",
     "facechain-fact": "ipse.personalize.facechain_fact:FaceChainFact",
+    "dp-adapter": "ipse.personalize.dp_adapter:DPAdapter",
 }
 """Every method by name, with its class. To add one, write its module and add its line here."""
 
