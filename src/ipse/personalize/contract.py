@@ -36,6 +36,7 @@ METHODS = {
     "infinite-id": "ipse.personalize.infinite_id:InfiniteID",
     "facechain-fact": "ipse.personalize.facechain_fact:FaceChainFact",
     "dp-adapter": "ipse.personalize.dp_adapter:DPAdapter",
+    "masterweaver": "ipse.personalize.masterweaver:MasterWeaver",
 }
 """Every method by name, with its class. To add one, write its module and add its line here."""
 
