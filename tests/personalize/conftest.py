@@ -125,6 +125,7 @@ NETWORKS = {
     "facechain-fact": {},
     "dp-adapter": {"tokens": 2, "text_tokens": 1, "hidden": 16},
     "masterweaver": {"tokens": 2, "heads": 2},
+    "imagine-yourself": {"layers": [0], "rank": 2},
 }
 """Tiny options of each system that is trained."""
 

@@ -37,6 +37,7 @@ METHODS = {
     "facechain-fact": "ipse.personalize.facechain_fact:FaceChainFact",
     "dp-adapter": "ipse.personalize.dp_adapter:DPAdapter",
     "masterweaver": "ipse.personalize.masterweaver:MasterWeaver",
+    "imagine-yourself": "ipse.personalize.imagine_yourself:ImagineYourself",
 }
 """Every method by name, with its class. To add one, write its module and add its line here."""
 
