@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ipse.cli.find_text import WORDS, find_text
 from ipse.cli.recognizing import (
     DEFAULT_GALLERY,
     NO,
@@ -51,6 +52,13 @@ def find(
         float | None,
         typer.Option(help="The largest distance that counts as the same person; by default the gallery's."),
     ] = None,
+    text: Annotated[
+        str | None, typer.Option("--text", help="Find by words instead, such as 'a man in a red coat with a backpack'.")
+    ] = None,
+    words: Annotated[
+        Path,
+        typer.Option("--words", envvar="IPSE_WORDS", help="The network of pictures and words, for --text."),
+    ] = WORDS,
     every: Annotated[
         float, typer.Option(min=0.04, help="Seconds between the frames of a video that are looked at.")
     ] = 1.0,
@@ -77,11 +85,16 @@ def find(
 
       ipse find photos/ --json | jq .path     one line of JSON per file, then one with the summary
 
+      ipse find bodies/ --text "a man in a red coat with a backpack"     crops of people by words; see ipse train words
+
     Exit status: 0 somebody was found, 3 nobody, 2 wrong input, 1 the machine failed.
     """
     from ipse.gallery.index import Listing
     from ipse.gallery.sightings import sightings
 
+    if text is not None:
+        find_text(text, places, words, report, as_json)
+        return
     reader = make_reader(encoder, detector, turned=turned, every=every)
     known = open_gallery(gallery, reader, key_file)
     names = known.names()

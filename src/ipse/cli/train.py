@@ -10,6 +10,7 @@ import typer
 
 from ipse.cli.train_adapter import adapter
 from ipse.cli.train_base import base
+from ipse.cli.train_words import words
 from ipse.cli.training import needs, progress
 from ipse.errors import TrainingError
 
@@ -20,6 +21,7 @@ train = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode
 train.add_typer(base, name="base", help="The text-to-image base of the world, stage by stage.")
 
 train.command()(adapter)
+train.command()(words)
 
 Recipe = Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="See recipes/encoders/ for examples.")]
 Data = Annotated[Path | None, typer.Option(help="Folder of the pictures, in place of the recipe's.")]
