@@ -42,7 +42,9 @@ class Question:
     evidence=["reid.aspl.*"],
     works_means="On pictures that come in with a simulated annotator, new people among them: accuracy for any number "
     "of answers above random questions, above questions without self-paced labels and above self-paced labels without "
-    "questions; near that of labels for all at a fraction of them; wrong answers cost less.",
+    "questions; near that of labels for all at a fraction of them; wrong answers cost less. Shown over random "
+    "questions and over self-paced labels alone; over questions alone the interval holds zero, and wrong answers cost "
+    "as much.",
     status="experimental",
 )
 class SelfPacedLabels:

@@ -116,7 +116,8 @@ def neighbor_tokens(probes: Any, gallery: Any, people: npt.ArrayLike, size: int)
     DataError
         If lengths do not fit or the gallery holds fewer than two people.
     """
-    asked, held = (_unit(np.asarray(as_features(rows))) for rows in (probes, gallery))
+    # In double precision, or the order of the gallery would decide between neighbors that are nearly as near.
+    asked, held = (_unit(np.asarray(as_features(rows), np.float64)) for rows in (probes, gallery))
     _, who = np.unique(np.asarray(people), return_inverse=True)
     if len(who) != len(held) or asked.shape[1] != held.shape[1] or who.max(initial=0) < 1:
         raise DataError(
@@ -140,7 +141,7 @@ def neighbor_tokens(probes: Any, gallery: Any, people: npt.ArrayLike, size: int)
     return np.concatenate([(cosines - middle) / spread, (count[near] > 0)[..., None]], axis=2).astype(np.float32)
 
 
-def _unit(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _unit(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
@@ -190,7 +191,8 @@ def _network() -> torch.nn.Module:
     evidence=["reid.gaitenroll.*"],
     works_means="Trained on small galleries of one encoder and asked on galleries of other sizes, and of another "
     "encoder: F1 of known and new above that of the best fixed threshold carried over from the training, and near that "
-    "of the best threshold for each gallery, which nobody knows.",
+    "of the best threshold for each gallery, which nobody knows. Shown for another encoder, where the fixed threshold "
+    "calls everybody known; on other people of the same encoder it is a little behind that threshold.",
     status="experimental",
 )
 class KnownOrNew:

@@ -146,8 +146,8 @@ class PrototypeNetwork(nn.Module):
     "template that identifies and verifies people never seen in training better than impressions one by one.",
     evidence=["reid.proton.*"],
     works_means="On ears of people outside the training, a few impressions each: refined prototypes beat the mean of "
-    "prototypical networks and single impressions in rank-1 and equal error rate, and more so with more impressions. Not "
-    "shown: on AWE, after 100 steps on two thirds of 70 people, refined prototypes are behind both.",
+    "prototypical networks and single impressions in rank-1 and equal error rate, and more so with more impressions. "
+    "Not shown: on AWE, after 100 steps on two thirds of 70 people, refined prototypes are behind both.",
     status="experimental",
 )
 class ProtonTask(IdentityTask):
