@@ -209,6 +209,7 @@ def sample(
     seeds: Sequence[int] | None = None,
     residuals: Sequence[Tensor] | None = None,
     grad_steps: int = 0,
+    stop: int | None = None,
 ) -> Tensor:
     """Go from noise to a latent picture (DDIM, Song et al., 2021).
 
@@ -234,6 +235,8 @@ def sample(
     grad_steps
         Through how many of the last steps gradients flow (DRaFT-K, Clark et al., 2024). Before them there are none;
         within them the caller decides, by ``torch.no_grad`` or not.
+    stop
+        The step before which to end, with a latent that still holds noise; None for the last.
 
     Returns
     -------
@@ -247,7 +250,7 @@ def sample(
             raise IpseError("Fresh noise needs a seed for each row.", "Give `seeds`, or eta=0.")
         makers = [torch.Generator().manual_seed(seed) for seed in seeds]
     x = noise
-    for step in range(skip, steps):
+    for step in range(skip, steps if stop is None else stop):
         moment = _moment(denoiser, timesteps, step)
         with torch.set_grad_enabled(torch.is_grad_enabled() and step >= steps - grad_steps):
             for hook in hooks:
@@ -282,7 +285,9 @@ def _step(moment: Moment, estimate: Estimate, eta: float) -> tuple[Tensor, Tenso
 
 
 @torch.no_grad()
-def invert(denoiser: Denoiser, clean: Tensor, steps: int, *, rounds: int = 3) -> list[Tensor]:
+def invert(
+    denoiser: Denoiser, clean: Tensor, steps: int, *, rounds: int = 3, levels: int | None = None
+) -> list[Tensor]:
     """Find the noise that `sample` turns into a picture: DDIM run backward.
 
     What the network predicts at the higher level is found at the higher level itself, by fixed-point rounds (Pan et
@@ -298,15 +303,17 @@ def invert(denoiser: Denoiser, clean: Tensor, steps: int, *, rounds: int = 3) ->
         Of the trajectory.
     rounds
         0 for plain DDIM inversion, which estimates the noise at the lower level.
+    levels
+        How many steps to go back; None for all of them.
 
     Returns
     -------
     list
-        x at each level of noise, ``steps + 1`` of them: the picture first, the noise last.
+        x at each level of noise, ``levels + 1`` of them: the picture first, the noise last.
     """
     timesteps = denoiser.timesteps(steps)
     latents = [clean]
-    for step in reversed(range(steps)):
+    for step in reversed(range(0 if levels is None else steps - levels, steps)):
         moment = _moment(denoiser, timesteps, step)
         lower = latents[-1]
         # A step is linear in x and in the prediction. Turned around in these it also leads to levels without any

@@ -34,6 +34,7 @@ METHODS = {
     "instantid": "ipse.personalize.instantid:InstantID",
     "arc2face": "ipse.personalize.arc2face:Arc2Face",
     "infinite-id": "ipse.personalize.infinite_id:InfiniteID",
+    "freecure": "ipse.personalize.freecure:FreeCure",
     "facechain-fact": "ipse.personalize.facechain_fact:FaceChainFact",
     "dp-adapter": "ipse.personalize.dp_adapter:DPAdapter",
     "masterweaver": "ipse.personalize.masterweaver:MasterWeaver",
