@@ -26,6 +26,8 @@ def test_the_largest_group_of_a_folder_stays_and_folders_of_one_person_become_on
     assert (clean(around(np.arange(6)), np.zeros(6), Rules()) == -1).all()
     with pytest.raises(TrainingError, match="Part earlier"):
         Rules(merge=0.4, part=0.5)
+    with pytest.raises(TrainingError, match="above 0"):
+        Rules(near=0)
 
 
 def test_every_round_cleans_the_folders_as_they_came():
@@ -44,4 +46,4 @@ def test_every_round_cleans_the_folders_as_they_came():
     assert seen[0] < told[0] <= told[-1] and told[-1] == 1 and seen[1:] == told[:2]
     assert (found[-1] >= 0).mean() > 0.6
     with pytest.raises(TrainingError, match="left 0 people"):
-        list(cast(embed, folders, lambda vectors: Rules(near=0.0, core=5)))
+        list(cast(embed, folders, lambda vectors: Rules(near=0.001, core=5)))

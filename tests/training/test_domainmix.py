@@ -24,10 +24,12 @@ from ipse.training.domainmix import (  # noqa: E402
     Plan,
     balance,
     centered,
+    contradiction,
     disagreement,
     group,
     reliable_clusters,
 )
+from ipse.training.frames import Frames  # noqa: E402
 from ipse.training.learning import learn  # noqa: E402
 
 
@@ -68,6 +70,14 @@ def test_groups_that_merge_or_fall_apart_are_left_out():
     assert (everything >= 0).all()
     # A threshold of before is kept.
     assert reliable_clusters(csr_matrix(dense), Plan(), 0.9)[1] == 0.9
+
+
+def test_people_of_one_frame_contradict_their_group():
+    frames = Frames(np.zeros((7, 4, 4, 3), np.uint8), np.ones(7, int), np.array([1, 1, 1, 1, 1, 2, 2]),
+                    np.array([5, 5, 5, 6, 6, 5, 5]))  # fmt: skip
+    # Of the first frame's three pairs one is together, of the second's one none, and the third has one in a group.
+    assert contradiction(np.array([0, 0, 1, 0, 1, 2, -1]), frames) == 1 / 4
+    assert np.isnan(contradiction(np.array([0, -1, -1, 0, -1, 0, -1]), frames))
 
 
 def test_centering_takes_off_the_camera():

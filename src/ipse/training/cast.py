@@ -43,7 +43,7 @@ class Rules:
     Raises
     ------
     TrainingError
-        If folders would be removed that are more alike than those that are merged.
+        If nothing can be near, or folders would be removed that are more alike than those that are merged.
     """
 
     near: float = 0.4
@@ -52,6 +52,8 @@ class Rules:
     part: float = 0.5
 
     def __post_init__(self) -> None:
+        if self.near <= 0 or self.core < 1:
+            raise TrainingError(f"Nothing has {self.core} pictures within {self.near}.", "Give a distance above 0.")
         if not self.part <= self.merge:
             raise TrainingError(f"Folders are parted from {self.part} and merged from {self.merge}.", "Part earlier.")
 
@@ -91,7 +93,7 @@ def clean(vectors: Vectors, folders: npt.ArrayLike, rules: Rules) -> Labels:
     cosines = centers @ centers.T
     np.fill_diagonal(cosines, -1)
     _, person = connected_components(cosines > rules.merge, directed=False)
-    sizes = np.bincount(labels)
+    sizes = np.bincount(labels[labels >= 0])
     a, b = np.nonzero((cosines > rules.part) & (cosines <= rules.merge) & (person[:, None] != person))
     # Of equally large ones the second goes.
     smaller = np.where((sizes[a] < sizes[b]) | ((sizes[a] == sizes[b]) & (a > b)), a, b)

@@ -152,6 +152,34 @@ def reliable_clusters(distances: csr_matrix, plan: Plan, threshold: float | None
     return labels, threshold
 
 
+def contradiction(labels: Labels, frames: Frames) -> float:
+    """Share of the pairs of people in one frame who are in one group, though one person is not there twice.
+
+    It tells without labels how loose groups may be: where it rises, different people have come together.
+
+    Parameters
+    ----------
+    labels
+        (N,) groups, -1 for none.
+    frames
+        Where the N pictures are from.
+
+    Returns
+    -------
+    float
+        0–1; NaN where no frame has two pictures that are in groups.
+    """
+    _, frame = np.unique(np.stack([frames.camera, frames.video, frames.frame]), axis=1, return_inverse=True)
+    rows = np.flatnonzero(labels >= 0)
+    rows = rows[np.argsort(frame.ravel()[rows], kind="stable")]
+    together, pairs = 0, 0
+    for mine in np.split(labels[rows], np.flatnonzero(np.diff(frame.ravel()[rows])) + 1):
+        counts = np.unique(mine, return_counts=True)[1]
+        together += int((counts * (counts - 1)).sum()) // 2
+        pairs += len(mine) * (len(mine) - 1) // 2
+    return together / pairs if pairs else math.nan
+
+
 def centered(vectors: Vectors, camera: npt.NDArray[np.int64]) -> Vectors:
     """(N, D) features of length 1, less the mean of their camera's."""
     out = vectors.copy()

@@ -119,23 +119,26 @@ def tracklets(
 def reliable_contrast(
     embeddings: torch.Tensor, pairs: Associations, temperature: float = 0.1, weighted: bool = True
 ) -> torch.Tensor:
-    """Each of a pair is to name the other among all of the batch; pairs count by their margins.
+    """Each of a pair is to name the other among all of the batch; pairs count the more, the greater their margin.
+
+    Pairs weigh by the softmax of margin over temperature. So all count alike where the network knows nothing yet, and
+    reliable ones dominate where it does.
 
     Parameters
     ----------
     embeddings
         (N, D) of any length.
     pairs
-        Rows of them; one of a margin of 0 or less counts for nothing.
+        Rows of them.
     temperature
-        Of the cosines.
+        Of the cosines and of the margins, which are differences of cosines.
     weighted
         False counts all pairs alike.
 
     Returns
     -------
     torch.Tensor
-        The weighted mean; 0 where no pair counts.
+        The weighted mean; 0 where there are no pairs.
     """
     vectors = functional.normalize(embeddings.float())
     logits = vectors @ vectors.T / temperature
@@ -144,8 +147,8 @@ def reliable_contrast(
     losses = (functional.cross_entropy(logits[a], b, reduction="none") + functional.cross_entropy(
         logits[b], a, reduction="none"
     )) / 2  # fmt: skip
-    weights = torch.from_numpy(pairs.margin).clamp(min=0) if weighted else torch.ones(len(a))
-    return (weights * losses).sum() / weights.sum().clamp(min=1e-6)
+    margins = torch.from_numpy(pairs.margin) if weighted else torch.zeros(len(a))
+    return ((margins / temperature).softmax(0) * losses).sum()
 
 
 @system(
