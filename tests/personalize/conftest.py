@@ -120,6 +120,8 @@ NETWORKS = {
     "face-adapter": {"tokens": 2, "hidden": 16},
     "image-adapter": {"tokens": 2, "width": 16, "depth": 1, "heads": 2},
     "instantid": {"tokens": 2, "width": 16, "depth": 1, "heads": 2},
+    "photoverse": {"tokens": 2, "width": 16, "depth": 1, "heads": 2, "hidden": 16, "rank": 2},
+    "consistentid": {"tokens": 2, "hidden": 16, "heads": 2, "width": 16, "rank": 2},
     "arc2face": {},
     "infinite-id": {"tokens": 2, "hidden": 16, "patch_tokens": 2, "width": 16, "depth": 1, "heads": 2},
     "facechain-fact": {},

@@ -32,13 +32,15 @@ METHODS = {
     "face-adapter": "ipse.personalize.face_adapter:FaceAdapter",
     "image-adapter": "ipse.personalize.image_adapter:ImageAdapter",
     "instantid": "ipse.personalize.instantid:InstantID",
+    "consistentid": "ipse.personalize.consistentid:ConsistentID",
+    "photoverse": "ipse.personalize.photoverse:PhotoVerse",
     "arc2face": "ipse.personalize.arc2face:Arc2Face",
     "infinite-id": "ipse.personalize.infinite_id:InfiniteID",
-    "freecure": "ipse.personalize.freecure:FreeCure",
     "facechain-fact": "ipse.personalize.facechain_fact:FaceChainFact",
     "dp-adapter": "ipse.personalize.dp_adapter:DPAdapter",
     "masterweaver": "ipse.personalize.masterweaver:MasterWeaver",
     "imagine-yourself": "ipse.personalize.imagine_yourself:ImagineYourself",
+    "freecure": "ipse.personalize.freecure:FreeCure",
 }
 """Every method by name, with its class. To add one, write its module and add its line here."""
 

@@ -203,7 +203,7 @@ class FaceReader:
         parts = seen.parts_in(*picture.shape[:2])
         out = {name: np.isin(parts, [LABELS.index(label) for label in own]) for name, own in _REGION_PARTS.items()}
         nose = Image.new("1", picture.shape[1::-1])
-        hull = seen.dense[_NOSE][ConvexHull(seen.dense[_NOSE]).vertices]
+        hull = seen.dense[_NOSE][ConvexHull(seen.dense[_NOSE], qhull_options="QJ").vertices]
         ImageDraw.Draw(nose).polygon([tuple(map(float, point)) for point in hull], fill=1)
         return np.stack([(out | {"nose": np.array(nose)})[name] for name in REGIONS]).astype(np.float32)
 

@@ -1,0 +1,39 @@
+"""PhotoVerse: two branches, each of which can be taken out, and a loss that knows whose face comes out."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("diffusers")
+torch = pytest.importorskip("torch")
+
+from ipse.faces import align  # noqa: E402
+from ipse.personalize import open_method  # noqa: E402
+from ipse.personalize.likeness import Likeness  # noqa: E402
+from ipse.personalize.references import FaceReader  # noqa: E402
+
+
+def test_faces_are_cut_as_the_encoder_wants_them(base, photographs):
+    reader = FaceReader(base)
+    likeness, picture = Likeness(base, reader.encoder), photographs[1][0]
+    (found,) = reader.find(picture)
+    pixels = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
+    five = torch.from_numpy(reader.features([picture], [found.face], ["five"])["five"])
+    ours = 255 * likeness._chips(pixels, five)[0].permute(1, 2, 0).numpy()
+    theirs = align(picture, [found.face], "arcface112")[0]
+    assert np.abs(ours - theirs).mean() < 1
+    latents = torch.randn(1, *base.latent, requires_grad=True)
+    vector = likeness(latents, five)
+    vector[0, 0].backward()
+    assert float(vector.detach().norm()) == pytest.approx(1, abs=1e-4) and latents.grad.abs().sum() > 0
+
+
+@pytest.mark.filterwarnings("ignore::ipse.personalize.references.ReferenceWarning")
+def test_each_branch_can_be_taken_out(base, trained, photographs):
+    run = trained("photoverse")
+    assert "unlike" in (run / "log.jsonl").read_text()
+    made = []
+    for text, image in ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0)):
+        method = open_method("photoverse", base, adapter=run / "photoverse.safetensors", steps=1)
+        method.text_share, method.image_share = text, image
+        made.append(next(method.fit(photographs[1]).generate("A portrait of {a woman}.", 1, 2)).image)
+    assert not any(np.array_equal(made[a], made[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
