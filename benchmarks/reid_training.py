@@ -1,0 +1,862 @@
+"""Measure what trainings claim that need no labels, or people who stay the same in other clothes.
+
+World people are those of a data set of recipes/world/bodies.yaml: seven tenths are trained on, a tenth is for
+choices, a fifth is judged. Other worlds are the same renderings as other cameras would have them, in tint, gamma,
+contrast and sharpness. Networks have less than a million parameters; kinds of one comparison have equal steps, batches
+and seeds. Every run is kept in the work folder, where it goes on if it was stopped, and is not done again.
+
+isr: people matched in videos of world people, some detections wrong; weighed by reliability, unweighted, and single
+pictures beside their own changes; judged in a world that none has seen.
+domainmix: a labeled world and an unlabeled one, judged in a third.
+market: no label at all but the world's: ISR on the frames of Market-1501 train, then DomainMix; beside the supervised
+run that --market-run names. Labels are read for val alone, when all is trained.
+made: people in other Looks, by a transformer that is told masked attributes, all attributes, or none; attributes are
+told by networks that were trained on other people.
+cion: tracks of world people who come again in other videos, some pictures in the wrong track; identities correlated
+across videos, tracks alone, and ISR, all begun with the same network; before and after training on few labels.
+snp: a pool of six worlds and a target that none of them is; the people found, as many by chance or greedily, and all.
+cast: folders of --faces, many pictures in the wrong one and people who are there twice; cleaned in rounds, once, not at
+all, and the truth.
+
+    ipse world dataset recipes/world/bodies.yaml --people 600 --shots 4 --start 1000 --out bodies
+    python benchmarks/reid_training.py --world bodies --work work --only isr made
+    python benchmarks/reid_training.py --world bodies --work work --shared data --market-run runs/market1501
+    python benchmarks/reid_training.py --world bodies --work trial --share 0.02   # few steps, nothing is written
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+import torch
+from rich.console import Console
+from torch.nn import functional
+
+from encoders import Market, encode_bodies
+from ipse.encoders.backbones.made import Description
+from ipse.encoders.trained import TrainedEncoder
+from ipse.errors import DataError
+from ipse.gallery.linking import linked
+from ipse.images import resize
+from ipse.measure import Evidence, Features, Retrieval, bootstrap_ci, compare, evaluate
+from ipse.measure.clustering import bcubed_f, pairwise_f
+from ipse.training.cast import Rules, cast, clean
+from ipse.training.cion import Distillation, Noise, correlate
+from ipse.training.data import Chips, Cut, pack
+from ipse.training.described import Described
+from ipse.training.domainmix import DomainMix, Plan, centered, contradiction, reliable_clusters
+from ipse.training.frames import Frames, read_frames
+from ipse.training.isr import ISR, Associations, reliable_contrast, tracklets
+from ipse.training.learning import Learner, Parts, embed, learn, progress
+from ipse.training.loop import train, with_steps
+from ipse.training.networks import load_network
+from ipse.training.recipe import TrainRecipe
+from ipse.training.snp import prune, search
+from systems import add_gain, add_mean
+
+Pictures = npt.NDArray[np.uint8]
+Vectors = npt.NDArray[np.float32]
+
+BODY = (128, 64)
+"""Height and width of the packed pictures; small comparisons halve them."""
+SMALL = {"backbone": "iresnet", "depths": [1, 1, 1, 1], "width": 0.25, "stem": 1, "dim": 128, "size": [64, 32]}
+LARGE = {"backbone": "iresnet", "depths": [1, 2, 3, 2], "width": 0.25, "stem": 2, "dim": 256, "size": list(BODY)}
+AUGMENT = {
+    "geometry": {"shift": 0.05, "scale": 0.05, "flip": 0.5},
+    "color": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.0, "p": 0.5},
+    "erase": {"p": 0.4},
+}
+RANKING = {"margin": {"margin": "cosface", "size": 0.15, "scale": 20.0}, "supcon": {"temperature": 0.1, "weight": 0.5}}
+
+
+# -- data and trainings ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class People:
+    """Pictures of world people in memory.
+
+    Attributes
+    ----------
+    pictures
+        (N, height, width, 3).
+    chips
+        What is known of them.
+    """
+
+    pictures: Pictures
+    chips: Chips
+
+    def choose(self, mask: npt.NDArray[np.bool_]) -> People:
+        """Some of them."""
+        return People(self.pictures[mask], self.chips.choose(np.flatnonzero(mask)))
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """See `Chips.column`."""
+        return self.chips.column(name)
+
+    @property
+    def day(self) -> npt.NDArray[np.int64]:
+        """(N,) numbers of people in one Look."""
+        return self.chips.labels("look")
+
+    def seen(self, world: int) -> People:
+        """The same people in another world."""
+        return People(another_world(self.pictures, world), self.chips)
+
+    def judge(self, vectors: Vectors, protocol: str) -> Retrieval:
+        """Every picture is a query once."""
+        columns = {name: self.column(name) for name in ("person", "look", "shot")}
+        return evaluate(Features(vectors, vectors), columns, columns, protocol)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the parts are given.
+
+    Attributes
+    ----------
+    world
+        Folder of the world's bodies.
+    work
+        Where packs and runs are kept.
+    seeds
+        Of the trainings.
+    share
+        Of the steps; below 1 for a trial.
+    shared, market_run, faces
+        Folders of photographs, of the supervised run and of the world's faces, or None.
+    """
+
+    world: Path
+    work: Path
+    seeds: Sequence[int]
+    share: float
+    shared: Path | None
+    market_run: Path | None
+    faces: Path | None
+
+    @cached_property
+    def everyone(self) -> Chips:
+        """All world people."""
+        return pack(self.world, Cut("whole", BODY), self.work / "packs")
+
+    def people(self, part: str, side: int = BODY[0]) -> People:
+        """Those for ``train``, ``choose`` or ``judge``, `side` pixels high."""
+        chips = self.everyone
+        names = np.unique(chips.column("person"))
+        if len(names) < 20:
+            raise DataError(f"{self.world} has {len(names)} people; 20 at least can be split.", "Render more people.")
+        ends = [0, round(0.7 * len(names)), round(0.8 * len(names)), len(names)]
+        place = ("train", "choose", "judge").index(part)
+        rows = np.flatnonzero(np.isin(chips.column("person"), names[ends[place] : ends[place + 1]]))
+        chosen = chips.choose(rows)
+        pictures = chosen.images(np.arange(len(chosen)))
+        if side != BODY[0]:
+            pictures = np.stack([resize(picture, side // 2, side) for picture in pictures])
+        return People(pictures, chosen)
+
+    def recipe(self, name: str, seed: int, steps: int, **plan: Any) -> TrainRecipe:
+        """A recipe: what all trainings share, and `plan`."""
+        network = plan.get("network", SMALL)
+        common = {
+            "modality": "body",
+            "network": network,
+            "cut": {"kind": "whole", "size": network["size"]},
+            "batch": {"size": 64, "people": 16, "each": 4, "alone": "drop"},
+            "augment": AUGMENT,
+            "optimizer": {"rate": 0.002, "warmup": 30, "decay": 0.0005},
+            "ema": 0.99,
+            "save_every": 100,
+            "evaluate_every": 10_000,
+        }
+        recipe = TrainRecipe.from_dict({**common, "name": name, "seed": seed, "steps": steps, **plan})
+        return with_steps(recipe, max(4, round(self.share * steps))) if self.share < 1 else recipe
+
+    def every(self, steps: int) -> int:
+        """A number of steps, fewer in a trial."""
+        return max(2, round(self.share * steps))
+
+    def folder(self, recipe: TrainRecipe, known: str = "") -> Path:
+        """Where a run on these people is kept; `known` is what else decides it."""
+        data = "" if recipe.name.startswith("market-isr") else self.everyone.fingerprint
+        told = hashlib.sha256(f"{recipe.fingerprint}{data}{known}".encode()).hexdigest()[:10]
+        return self.work / "runs" / f"{recipe.name}-{recipe.seed}-{told}"
+
+    def learned(self, make: Callable[[], Learner], recipe: TrainRecipe, known: str = "") -> torch.nn.Module:
+        """The network of a training, done now unless it is there."""
+        folder = self.folder(recipe, known)
+        weights = folder / f"{recipe.name}.safetensors"
+        if not weights.exists():
+            learn(make(), folder, progress(f"{recipe.name} {recipe.seed}"), known)
+        return load_network(weights)[0]
+
+
+def short(array: npt.NDArray[Any]) -> str:
+    """A few letters that stand for an array."""
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:12]
+
+
+def another_world(pictures: Pictures, world: int) -> Pictures:
+    """Pictures as another world's cameras have them; world 0 is as it is."""
+    if not world:
+        return pictures
+    draw = np.random.default_rng([77, world])
+    gains, gamma, contrast = draw.uniform(0.65, 1.25, 3), np.exp(draw.uniform(-0.5, 0.5)), draw.uniform(0.6, 1.0)
+    side = round(pictures.shape[1] * draw.uniform(0.4, 0.9))
+    out = np.empty_like(pictures)
+    for i, picture in enumerate(pictures):
+        small = resize(resize(picture, side // 2, side), picture.shape[1], picture.shape[0])
+        out[i] = np.clip(255 * (0.5 + contrast * ((small / 255) ** gamma * gains - 0.5)), 0, 255)
+    return out
+
+
+def videos(people: People, seed: int, at_once: int = 6) -> Frames:
+    """Videos of some people at a time, each in one Look; a frame has one Shot of everybody."""
+    days, of = np.unique(people.day, return_inverse=True)
+    number = np.random.default_rng([seed, 5]).permutation(len(days))[of]
+    _, frame = np.unique(people.column("shot"), return_inverse=True)
+    # The turn of a picture among those of its day.
+    order = np.lexsort((frame, of))
+    turn = np.empty(len(of), np.int64)
+    turn[order] = np.arange(len(of)) - np.searchsorted(of[order], of[order])
+    return Frames(people.pictures, np.zeros(len(of), np.int64), (number // at_once).astype(np.int64), turn)
+
+
+def with_wrong(frames: Frames, share: float, seed: int) -> Frames:
+    """Some detections show a corner of another picture instead of anybody."""
+    draw = np.random.default_rng([seed, 6])
+    pictures, (height, width) = frames.pictures.copy(), frames.pictures.shape[1:3]
+    for row in np.flatnonzero(draw.random(len(frames)) < share):
+        other = frames.pictures[draw.integers(len(frames))]
+        corner = other[: height // 4, : width // 3] if draw.random() < 0.5 else other[: height // 4, -(width // 3) :]
+        pictures[row] = resize(np.ascontiguousarray(corner), width, height)
+    return Frames(pictures, frames.camera, frames.video, frames.frame)
+
+
+def add_comparison(
+    evidence: Evidence,
+    name: str,
+    ours: str,
+    runs: Mapping[str, Sequence[Retrieval]],
+    note: str,
+    figures: Mapping[str, str] | None = None,
+) -> None:
+    """Add mAP (and what `figures` names) of all kinds of runs, and by how much ours are ahead of each other kind."""
+    for short, figure in (figures or {"map": "mAP"}).items():
+        values = {kind: [run.values()[figure] for run in each] for kind, each in runs.items()}
+        people = runs[ours][0].person
+        for kind, each in values.items():
+            add_mean(evidence, f"{name}.{short}_{kind}", each, people, note=note if kind == ours else "")
+        for kind in values.keys() - {ours}:
+            add_gain(evidence, f"{name}.{short}_gain_over_{kind}", values[ours], values[kind], people, kind)
+
+
+# -- ISR ---------------------------------------------------------------------------------------------------------------
+
+ISR_STEPS = 300
+WRONG = 0.3
+
+
+class Instances(ISR):
+    """Instance discrimination: every picture beside another change of itself."""
+
+    def loss(self, step: int) -> tuple[torch.Tensor, Parts]:
+        """Contrast of two changes of half as many pictures."""
+        draw = np.random.default_rng([self.recipe.seed, step])
+        rows = draw.choice(len(self.frames), self.recipe.batch.size // 2, replace=False)
+        embeddings = self.network(self.pixels(np.concatenate([self.frames.pictures[rows]] * 2)))
+        first = np.arange(len(rows))
+        pairs = Associations(first, first + len(rows), np.ones(len(rows), np.float32))
+        loss = reliable_contrast(embeddings, pairs, self.temperature)
+        return loss, {"contrast": loss.detach()}
+
+
+def measure_isr(setting: Setting, evidence: Evidence) -> None:
+    """Videos against single pictures, and weights against none where detections are wrong."""
+    people, judged = setting.people("train", 64), setting.people("judge", 64).seen(5)
+    runs: dict[str, list[Retrieval]] = {}
+    for seed in setting.seeds:
+        clean = videos(people, seed)
+        wrong = with_wrong(clean, WRONG, seed)
+        kinds: dict[str, tuple[type[ISR], Frames, bool]] = {
+            "isr": (ISR, clean, True),
+            "unweighted": (ISR, clean, False),
+            "isr_wrong": (ISR, wrong, True),
+            "unweighted_wrong": (ISR, wrong, False),
+            "instances": (Instances, clean, True),
+        }
+        for kind, (method, frames, weighted) in kinds.items():
+            recipe = setting.recipe(f"isr-{kind}", seed, ISR_STEPS)
+            network = setting.learned(lambda a=(method, recipe, frames, weighted): a[0](a[1], a[2], 1, a[3]), recipe)
+            runs.setdefault(kind, []).append(judged.judge(embed(network, judged.pictures), "world-within-look"))
+    note = (
+        f"another Shot of the same Look in a world that was not trained on; {ISR_STEPS} steps of about 64 pictures, "
+        f"six people at once; wrong: {100 * WRONG:.0f} % of the detections show nobody"
+    )
+    add_comparison(evidence, "reid_training.isr", "isr", runs, note)
+    values = {kind: np.array([run.values()["mAP"] for run in each]) for kind, each in runs.items()}
+    add_gain(
+        evidence, "reid_training.isr.loss_spared_by_weights",
+        values["isr_wrong"] - values["isr"], values["unweighted_wrong"] - values["unweighted"],
+        runs["isr"][0].person, "change without weights",
+        "what wrong detections cost the weighted less than the unweighted; above 0 the weights help",
+    )  # fmt: skip
+
+
+# -- DomainMix ---------------------------------------------------------------------------------------------------------
+
+MIX_STEPS = 400
+PAIRS = {"supcon": {"temperature": 0.1, "weight": 0.5}}
+
+
+def jaccard(vectors: Vectors, largest: float) -> Any:
+    """Links of people who have four pictures each, in place of a score as in Market-1501."""
+    return linked(vectors, largest, k1=8, k2=3)
+
+
+def domains_told(network: torch.nn.Module, sides: Sequence[Pictures]) -> float:
+    """How often a linear classifier tells two worlds apart by embeddings, trained on every second picture."""
+    from sklearn.linear_model import LogisticRegression
+
+    vectors = np.concatenate([embed(network, side) for side in sides])
+    domain = np.repeat([0, 1], [len(side) for side in sides])
+    train, test = np.arange(len(domain)) % 2 == 0, np.arange(len(domain)) % 2 == 1
+    model = LogisticRegression(max_iter=1000, class_weight="balanced").fit(vectors[train], domain[train])
+    right = model.predict(vectors[test]) == domain[test]
+    return float(np.mean([right[domain[test] == side].mean() for side in (0, 1)]))
+
+
+def measure_domainmix(setting: Setting, evidence: Evidence) -> None:
+    """A labeled world and an unlabeled one together, against the labeled one alone and naive groups."""
+    people, judged = setting.people("train", 64), setting.people("judge", 64).seen(2)
+    half = people.column("person") < np.median(np.unique(people.column("person")))
+    world, real = people.choose(half), people.choose(~half).seen(1)
+    every = setting.every(80)
+    plans = {
+        "mix": Plan(every=every, core=2, least=3),
+        "without_balance": Plan(every=every, core=2, least=3, adversary=1.0),
+        "naive": Plan(every=every, core=2, choose=False, start=False, adversary=1.0),
+    }
+    runs: dict[str, list[Retrieval]] = {}
+    told: dict[str, list[float]] = {}
+    precision = []
+    for seed in setting.seeds:
+        first = setting.recipe("mix-world", seed, MIX_STEPS, losses=RANKING)
+        known = setting.learned(lambda r=first: Described(r, world.pictures, world.day), first)
+        start = str(setting.folder(first) / f"{first.name}.safetensors")
+        runs.setdefault("world", []).append(judged.judge(embed(known, judged.pictures), "world-within-look"))
+        longer = setting.recipe("mix-longer", seed, MIX_STEPS, losses=RANKING, start=start)
+        network = setting.learned(lambda r=longer: Described(r, world.pictures, world.day), longer)
+        runs.setdefault("world_longer", []).append(judged.judge(embed(network, judged.pictures), "world-within-look"))
+        frames = videos(real, seed)
+        for kind, plan in plans.items():
+            recipe = setting.recipe(f"mix-{kind}", seed, MIX_STEPS, losses=PAIRS, start=start)
+            learner = DomainMix(recipe, world.pictures, world.day, frames, jaccard, plan)
+            network = setting.learned(lambda made=learner: made, recipe)
+            runs.setdefault(kind, []).append(judged.judge(embed(network, judged.pictures), "world-within-look"))
+            told.setdefault(kind, []).append(domains_told(network, [world.pictures, real.pictures]))
+            if kind == "mix":
+                # With the network that came out, since what was grouped on the way is not kept.
+                learner.before(0, network)
+                groups = learner.groups.numpy()
+                kept = groups >= 0
+                precision.append(pairwise_f(real.day[kept], groups[kept]).precision if kept.any() else 0.0)
+    note = (
+        f"another Shot of the same Look in a third world; {MIX_STEPS} steps after {MIX_STEPS} on the labeled world; "
+        f"pairs of grouped pictures that are of one person and Look: {100 * np.mean(precision):.0f} %"
+    )
+    add_comparison(evidence, "reid_training.domainmix", "mix", runs, note)
+    for kind, shares in told.items():
+        evidence.add(
+            f"reid_training.domainmix.domain_told_{kind}", 100 * float(np.mean(shares)), "%", n=len(shares),
+            against=("chance", 50.0), note="balanced accuracy of a linear classifier on embeddings; n counts trainings",
+        )  # fmt: skip
+
+
+# -- Market-1501 -------------------------------------------------------------------------------------------------------
+
+MARKET_ISR, MARKET_MIX = 1000, 4000
+GAP = 100
+TERMS = "non-commercial research only"
+
+
+def smoothed(frames: Frames) -> Callable[[Vectors, float], Any]:
+    """Links of features that stand in the middle between their own and the mean of their chain of frames."""
+    pairs = frames.pairs(GAP)
+
+    def links(vectors: Vectors, largest: float) -> Any:
+        chains = tracklets(vectors, pairs)
+        means = np.zeros((chains.max() + 1, vectors.shape[1]), np.float32)
+        np.add.at(means, chains, vectors)
+        means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
+        return linked(vectors + means[chains], largest, k1=20)
+
+    return links
+
+
+def eps_for(network: torch.nn.Module, frames: Frames) -> float:
+    """The distance within groups at which the fewest people of one frame are in one group; no label tells it."""
+    vectors = centered(embed(network, frames.pictures), frames.camera)
+    distances = smoothed(frames)(vectors, 0.62)
+    told = {eps: contradiction(reliable_clusters(distances, Plan(eps=eps))[0], frames) for eps in (0.3, 0.4, 0.5, 0.6)}
+    return min(told, key=lambda eps: told[eps])
+
+
+def measure_market(setting: Setting, evidence: Evidence) -> None:
+    """The world and unlabeled pictures, against labels."""
+    if not setting.shared or not setting.market_run:
+        raise DataError("The part market needs photographs and a run.", "Name them by --shared and --market-run.")
+    market = Market.open(setting.shared)
+    frames = read_frames(setting.shared / "market1501" / "train", BODY)
+    everyone = setting.everyone
+    world = everyone.images(np.arange(len(everyone)))
+    recipe = setting.recipe(
+        "market-isr", 0, MARKET_ISR, license=TERMS, network=LARGE, start="body-world",
+        optimizer={"rate": 0.001, "warmup": 50, "decay": 0.0005},
+    )  # fmt: skip
+    first = setting.learned(lambda: ISR(recipe, frames, GAP), recipe)
+    start = str(setting.folder(recipe) / f"{recipe.name}.safetensors")
+    mixed = setting.recipe(
+        "market-mix", 0, MARKET_MIX, license=TERMS, network={**LARGE, "dropout": 0.2}, start=start, losses=PAIRS,
+        optimizer={"rate": 0.001, "warmup": 100, "last": 0.005, "decay": 0.0005}, ema=0.998,
+    )  # fmt: skip
+    plan = Plan(eps=eps_for(first, frames), every=setting.every(200), real=0.75)
+    network = setting.learned(
+        lambda: DomainMix(mixed, world, everyone.labels("look"), frames, smoothed(frames), plan), mixed, str(plan)
+    )
+    small = np.stack([resize(image, BODY[1], BODY[0]) for image in market.images])
+    weights = next(setting.market_run.glob("*.safetensors"))
+    supervised = market.evaluate(encode_bodies(TrainedEncoder(weights), market.images, "supervised"))
+    results = {"isr": market.evaluate(embed(first, small)), "mix": market.evaluate(embed(network, small))}
+    whose = supervised.person
+    reference = supervised.values()["mAP"]
+    for name, result in results.items():
+        steps = f"{MARKET_ISR} steps of ISR"
+        if name == "mix":
+            steps += f", {MARKET_MIX} of DomainMix with groups within {plan.eps} and neighborhoods of 20"
+        for short, figure in (("map", "mAP"), ("rank1", "rank-1")):
+            add_mean(
+                evidence, f"reid_training.market.{short}_{name}", [result.values()[figure]], whose,
+                note=f"no label of a photograph; begun with body-world, {steps}; Market-1501 val",
+            )  # fmt: skip
+        both = np.stack([result.values()["mAP"], reference], 1)
+        ratio = bootstrap_ci(both, whose, statistic=lambda rows: float(rows[:, 0].mean() / rows[:, 1].mean()))
+        evidence.add(
+            f"reid_training.market.share_of_supervised_{name}", 100 * both[:, 0].mean() / both[:, 1].mean(), "%",
+            n=len(np.unique(whose)), ci95=(100 * ratio[0], 100 * ratio[1]),
+            against=("goal", 70.0), note=f"mAP over that of the supervised run, {100 * reference.mean():.1f} %",
+        )  # fmt: skip
+    ahead, interval = compare(results["mix"], results["isr"])
+    evidence.add(
+        "reid_training.market.mix_gain_over_isr", 100 * ahead, "points", n=len(np.unique(whose)),
+        ci95=(100 * interval[0], 100 * interval[1]), note="mAP, paired by query",
+    )  # fmt: skip
+
+
+# -- MADE --------------------------------------------------------------------------------------------------------------
+
+MADE_STEPS, DETECTOR_STEPS = 800, 600
+MADE_NETWORK = {
+    "backbone": "made", "width": 192, "heads": 3, "depths": [2, 2, 2], "size": list(BODY), "patch": 16, "stride": 16,
+}  # fmt: skip
+#: What a detector tells, by column or fact; numbers with their ranges.
+CLOTHES = ("top", "bottom", "outer", "dress", "bag", "hat", "scarf", "mask")
+COLORS = ("top_color", "coat_color", "bottom_color", "shoes_color", "bag_color", "hat_color")
+OTHERS = ("gender", "age_group", "skin_group", "hair_style", "hair_color", "beard", "glasses")
+
+
+def targets(chips: Chips) -> dict[str, dict[str, Any]]:
+    """The detector's attributes with the values that these people have."""
+    facts = [json.loads(text) for text in chips.column("facts")]
+    found: dict[str, dict[str, Any]] = {}
+    for name in (*OTHERS, *CLOTHES):
+        values = chips.column(name)
+        texts = {("yes" if v else "no") if isinstance(v, bool | np.bool_) else str(v) for v in values if v is not None}
+        if len(texts) > 1:
+            found[name] = {"column": name, "classes": sorted(texts)}
+    for name in COLORS:
+        texts = {known[name] for known in facts if name in known}
+        if len(texts) > 1:
+            found[name] = {"fact": name, "classes": sorted(texts)}
+    return found
+
+
+def halves(setting: Setting, people: People) -> list[Path]:
+    """Folders of the files of each half of the people who are trained on; every file has other people."""
+    names = set(np.unique(people.column("person")).tolist())
+    files = [
+        path for path in sorted(setting.world.glob("data/*.parquet"))
+        if set(pq.read_table(path, columns=["person"])["person"].unique().to_pylist()) <= names
+    ]  # fmt: skip
+    if len(files) < 2:
+        raise DataError(f"{setting.world} has too few files to part people into halves.", "Render more people.")
+    folders = []
+    for half in (0, 1):
+        folder = setting.work / "data" / f"half-{half}"
+        (folder / "data").mkdir(parents=True, exist_ok=True)
+        for old in (folder / "data").iterdir():
+            old.unlink()
+        for path in files[half::2]:
+            (folder / "data" / path.name).symlink_to(path.resolve())
+        folders.append(folder)
+    return folders
+
+
+def told_by(weights: Path, pictures: Pictures) -> dict[str, Vectors]:
+    """By attribute, (N, C) chances of its values."""
+    network, _ = load_network(weights)
+    parts: dict[str, list[torch.Tensor]] = {}
+    with torch.inference_mode():
+        for start in range(0, len(pictures), 128):
+            pixels = torch.from_numpy(pictures[start : start + 128]).permute(0, 3, 1, 2).float()
+            for name, logits in network((pixels - 127.5) / 127.5).items():
+                parts.setdefault(name, []).append(functional.softmax(logits.float(), 1))
+    return {name: torch.cat(each).numpy() for name, each in parts.items()}
+
+
+def described(setting: Setting, people: People, judged: People) -> tuple[dict[str, Vectors], dict[str, Vectors]]:
+    """What detectors tell of those who are trained on and judged; of nobody whom the detector was trained on."""
+    wanted = targets(people.chips)
+    found: list[dict[str, Vectors]] = []
+    whose = []
+    for half, folder in enumerate(halves(setting, people)):
+        recipe = setting.recipe(
+            f"made-detector-{half}", 0, DETECTOR_STEPS, network={**LARGE, "dim": 128}, task="attributes",
+            data={"source": str(folder), "holdout": 0.0}, batch={"size": 64}, targets=wanted,
+        )  # fmt: skip
+        out = setting.folder(recipe)
+        if not (out / "record.json").exists():
+            train(recipe, out, resume=(out / "checkpoint.pt").exists(), cache=setting.work / "packs")
+        weights = out / f"{recipe.name}.safetensors"
+        whose.append(np.unique(pack(folder, Cut("whole", BODY), setting.work / "packs").column("person")))
+        found.append(told_by(weights, np.concatenate([people.pictures, judged.pictures])))
+    count = len(people.pictures)
+    trained = {}
+    for name in wanted:
+        first = np.isin(people.column("person"), whose[0])
+        trained[name] = np.where(first[:, None], found[1][name][:count], found[0][name][:count])
+    return trained, {name: (found[0][name][count:] + found[1][name][count:]) / 2 for name in wanted}
+
+
+def measure_made(setting: Setting, evidence: Evidence) -> None:
+    """The same transformer told masked attributes, all attributes and nothing."""
+    people, judged = setting.people("train"), setting.people("judge")
+    for_training, for_judging = described(setting, people, judged)
+    widths = {name: values.shape[1] for name, values in for_training.items()}
+    changing = frozenset(name for name in widths if name in CLOTHES + COLORS)
+    kinds = {
+        "made": Description(widths, changing),
+        "unmasked": Description(widths),
+        "without": Description(widths, frozenset(widths)),
+    }
+    runs: dict[str, list[Retrieval]] = {}
+    for seed in setting.seeds:
+        for kind, description in kinds.items():
+            recipe = setting.recipe(
+                f"made-{kind}", seed, MADE_STEPS, network={**MADE_NETWORK, "description": description.size},
+                losses={"softmax": {}, "triplet": {"margin": 0.3}}, ema=0.998,
+                optimizer={"rate": 0.0005, "warmup": 100, "decay": 0.05},
+            )  # fmt: skip
+            beside = description.vectors(for_training)
+            network = setting.learned(
+                lambda r=recipe, told=beside: Described(
+                    r, people.pictures, people.column("person"), told, people.column("look"), fading=True
+                ),
+                recipe,
+            )
+            vectors = embed(network, judged.pictures, beside=description.vectors(for_judging))
+            runs.setdefault(kind, []).append(judged.judge(vectors, "world-across-looks"))
+    note = (
+        f"another Look, whose clothes are others; {len(widths)} attributes told by networks, {len(changing)} of them "
+        f"masked; without: all masked, so that networks are equal; {MADE_STEPS} steps of 64 pictures"
+    )
+    add_comparison(evidence, "reid_training.made", "made", runs, note, {"map": "mAP", "rank1": "rank-1"})
+
+
+# -- CION --------------------------------------------------------------------------------------------------------------
+
+CION_START, CION_STEPS, FINE_STEPS = 150, 300, 150
+ASTRAY = 0.1
+
+
+def tracked(people: People, seed: int, at_once: int = 6) -> tuple[Frames, npt.NDArray[np.int64]]:
+    """Everybody in one Look on two tracks in two videos, half of the Shots each; and (N,) tracks as a tracker has them.
+
+    Some pictures are told to be of another track of the same video.
+    """
+    draw = np.random.default_rng([seed, 8])
+    whole = videos(people, seed, at_once)
+    days, of = np.unique(people.day, return_inverse=True)
+    length = (whole.frame.max() + 1) // 2
+    half = whole.frame // length
+    places = draw.permutation(2 * len(days))
+    video = places[2 * of + half] // at_once
+    track = 2 * of + half
+    told = track.copy()
+    for row in np.flatnonzero(draw.random(len(track)) < ASTRAY):
+        others = np.unique(track[video == video[row]])
+        told[row] = draw.choice(others)
+    return Frames(people.pictures, whole.camera, video, whole.frame % length), told
+
+
+def noise_for(network: torch.nn.Module, people: People, seed: int) -> Noise:
+    """The noise at which identities of other people, whose truth is read, agree best with it."""
+    frames, tracks = tracked(people, seed)
+    vectors = embed(network, people.pictures)
+    scores = {}
+    for radius in (0.6, 0.7, 0.8, 0.9, 1.0):
+        for apart in (0.3, 0.4, 0.5, 0.6, 0.7):
+            noise = Noise(radius, apart)
+            found = correlate(vectors, tracks, frames.video, noise, len(tracks))
+            scores[noise] = bcubed_f(people.day, alone(found)).f
+    return max(scores, key=scores.__getitem__)
+
+
+def alone(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Labels in which pictures of nobody are each by itself."""
+    return np.where(labels >= 0, labels, labels.max() + 1 + np.arange(len(labels)))
+
+
+def measure_cion(setting: Setting, evidence: Evidence) -> None:
+    """Identities across videos against tracks and ISR."""
+    people, choose, judged = (setting.people(part, 64) for part in ("train", "choose", "judge"))
+    zero: dict[str, list[Retrieval]] = {}
+    tuned: dict[str, list[Retrieval]] = {}
+    agreement: dict[str, list[tuple[float, float]]] = {}
+    for seed in setting.seeds:
+        frames, tracks = tracked(people, seed)
+        first = setting.recipe("cion-start", seed, CION_START)
+        start_network = setting.learned(lambda r=first, f=frames: ISR(r, f, 1), first)
+        start = str(setting.folder(first) / f"{first.name}.safetensors")
+        noise = noise_for(start_network, choose, seed)
+        # One window over all videos: people come again anywhere.
+        found = correlate(embed(start_network, people.pictures), tracks, frames.video, noise, len(tracks))
+        for kind, labels in (("cion", found), ("tracks", tracks)):
+            told = bcubed_f(people.day, alone(labels))
+            agreement.setdefault(kind, []).append((told.precision, told.recall))
+        plan = {"start": start, "batch": {"people": 16, "each": 2, "size": 64, "alone": "drop"}}
+        for kind in ("cion", "tracks", "isr"):
+            recipe = setting.recipe(f"cion-{kind}", seed, CION_STEPS, **plan)
+            known = short(found) if kind == "cion" else ""
+            network = setting.learned(
+                lambda r=recipe, k=kind, f=frames, t=tracks, c=found: (
+                    ISR(r, f, 1) if k == "isr" else Distillation(r, f.pictures, c if k == "cion" else t)
+                ),
+                recipe,
+                known,
+            )
+            zero.setdefault(kind, []).append(judged.judge(embed(network, judged.pictures), "world-within-look"))
+            fine = setting.recipe(
+                f"cion-fine-{kind}", seed, FINE_STEPS, losses=RANKING,
+                start=str(setting.folder(recipe, known) / f"{recipe.name}.safetensors"),
+            )  # fmt: skip
+            network = setting.learned(lambda r=fine: Described(r, choose.pictures, choose.day), fine, known)
+            tuned.setdefault(kind, []).append(judged.judge(embed(network, judged.pictures), "world-within-look"))
+    note = (
+        f"another Shot of the same Look; {CION_START} steps of ISR, then {CION_STEPS} of each kind on the same tracks, "
+        f"{100 * ASTRAY:.0f} % of the pictures in a wrong one"
+    )
+    add_comparison(evidence, "reid_training.cion", "cion", zero, note)
+    add_comparison(
+        evidence, "reid_training.cion.tuned", "cion", tuned, f"{note}; then {FINE_STEPS} on the labels of other people"
+    )
+    for kind, told in agreement.items():
+        purity, completeness = 100 * np.mean(told, 0)
+        for figure, value in (("purity", purity), ("completeness", completeness)):
+            evidence.add(
+                f"reid_training.cion.{figure}_{kind}", value, "%", n=len(told),
+                note="B-cubed, of identities with people in one Look; n counts seeds",
+            )  # fmt: skip
+
+
+# -- SnP ---------------------------------------------------------------------------------------------------------------
+
+SNP_STEPS, SNP_GROUPS, SNP_SHARE = 300, 21, 0.2
+POOL, TARGET = (11, 12, 13, 14, 15, 16), 13
+
+
+def measure_snp(setting: Setting, evidence: Evidence) -> None:
+    """A fifth of a pool, found, by chance and greedily, against all of it."""
+    people, choose, judged = (setting.people(part, 64) for part in ("train", "choose", "judge"))
+    names, of = np.unique(people.column("person"), return_inverse=True)
+    pictures = people.pictures.copy()
+    for turn, world in enumerate(POOL):
+        mine = of % len(POOL) == turn
+        pictures[mine] = another_world(pictures[mine], world)
+    # The target is one of these worlds, and a little more than that.
+    target, judged = (side.seen(TARGET).seen(30) for side in (choose, judged))
+    budget = round(SNP_SHARE * len(names))
+    groups = min(SNP_GROUPS, len(names) // 4)
+    runs: dict[str, list[Retrieval]] = {}
+    right = []
+    for seed in setting.seeds:
+        recipe = setting.recipe("snp-full", seed, SNP_STEPS, losses=RANKING)
+        full = setting.learned(lambda r=recipe: Described(r, pictures, people.day), recipe)
+        runs.setdefault("full", []).append(judged.judge(embed(full, judged.pictures), "world-within-look"))
+        features = embed(full, pictures)
+        found = search(features, people.column("person"), embed(full, target.pictures), groups, seed)
+        whose = np.isin(names, found.identities)
+        right.append(float((np.arange(len(names)) % len(POOL) == POOL.index(TARGET))[whose].mean()))
+        owner = people.column("person")
+        chosen = {
+            "snp": prune(features, owner, found.identities, budget, seed=seed),
+            "random": prune(features, owner, names, budget, seed=seed),
+            "greedy": np.flatnonzero(np.isin(owner, found.nearest[:budget])),
+        }
+        for kind, rows in chosen.items():
+            recipe = setting.recipe(f"snp-{kind}", seed, SNP_STEPS, losses=RANKING)
+            network = setting.learned(
+                lambda r=recipe, rows=rows: Described(r, pictures[rows], people.day[rows]), recipe, short(rows)
+            )
+            runs.setdefault(kind, []).append(judged.judge(embed(network, judged.pictures), "world-within-look"))
+    note = (
+        f"another Shot of the same Look in the target; {budget} of {len(names)} people at most; of those found before "
+        f"the budget {100 * np.mean(right):.0f} % are of the world that the target was made from; {SNP_STEPS} steps"
+    )
+    add_comparison(evidence, "reid_training.snp", "snp", runs, note)
+
+
+# -- CAST --------------------------------------------------------------------------------------------------------------
+
+CAST_STEPS, CAST_ROUNDS = 400, 3
+WRONG_FOLDER, TWICE = 0.4, 0.1
+FACE = {"backbone": "iresnet", "depths": [1, 2, 2, 1], "width": 0.25, "stem": 2, "dim": 128, "size": [64, 64]}
+
+
+def faces(setting: Setting, name: str, start: int, stop: int) -> People:
+    """Faces of some files of the data set."""
+    if not setting.faces:
+        raise DataError("The part cast needs faces of the world.", "Name a data set of recipes/world/faces.yaml.")
+    files = sorted(setting.faces.glob("data/*.parquet"))
+    if len(files) < stop:
+        raise DataError(f"{setting.faces} has {len(files)} files; {stop} are needed.", "Render more people.")
+    folder = setting.work / "data" / f"faces-{name}"
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    for old in (folder / "data").iterdir():
+        old.unlink()
+    for path in files[start:stop]:
+        (folder / "data" / path.name).symlink_to(path.resolve())
+    chips = pack(folder, Cut("face_box", (64, 64)), setting.work / "packs")
+    return People(chips.images(np.arange(len(chips))), chips)
+
+
+def as_downloaded(people: People, seed: int) -> npt.NDArray[np.int64]:
+    """(N,) folders: many pictures in somebody else's, some people under two names."""
+    draw = np.random.default_rng([seed, 9])
+    _, person = np.unique(people.column("person"), return_inverse=True)
+    count = person.max() + 1
+    folder = np.where(draw.random(len(person)) < WRONG_FOLDER, draw.integers(0, count, len(person)), person)
+    twice = draw.permutation(count)[: round(TWICE * count)]
+    split = np.isin(folder, twice) & (draw.random(len(folder)) < 0.5)
+    return np.where(split, folder + count, folder)
+
+
+def rules_for(vectors: Vectors, people: People, folders: npt.NDArray[np.int64]) -> Rules:
+    """The rules that clean the folders of other people, whose truth is read, best."""
+    truth, scores = people.column("person"), {}
+    for near in (0.15, 0.25, 0.35, 0.45, 0.55):
+        for merge in (0.6, 0.7, 0.8, 0.9):
+            rules = Rules(near, 3, merge, merge - 0.1)
+            scores[rules] = pairwise_f(truth, alone(clean(vectors, folders, rules))).f
+    return max(scores, key=scores.__getitem__)
+
+
+def measure_cast(setting: Setting, evidence: Evidence) -> None:
+    """Labels and encoders, round by round."""
+    parts = {"train": (0, 20), "choose": (20, 25), "judge": (25, 35)}
+    people, choose, judged = (faces(setting, name, *files) for name, files in parts.items())
+    truth = people.column("person")
+    runs: dict[str, list[Retrieval]] = {}
+    labels_told: dict[str, list[tuple[float, float]]] = {}
+    network: torch.nn.Module
+
+    def trained(kind: str, seed: int, labels: npt.NDArray[np.int64]) -> torch.nn.Module:
+        kept = labels >= 0
+        recipe = setting.recipe(f"cast-{kind}", seed, CAST_STEPS, network=FACE, losses=RANKING)
+        return setting.learned(lambda: Described(recipe, people.pictures[kept], labels[kept]), recipe, short(labels))
+
+    for seed in setting.seeds:
+        folders, few = as_downloaded(people, seed), as_downloaded(choose, seed + 100)
+
+        def teach(labels: npt.NDArray[np.int64], number: int, seed: int = seed) -> Vectors:
+            nonlocal network
+            network = trained("noisy" if number == 0 else f"round-{number}", seed, labels)
+            return embed(network, people.pictures)
+
+        def rules(vectors: Vectors, few: npt.NDArray[np.int64] = few) -> Rules:
+            return rules_for(embed(network, choose.pictures), choose, few)
+
+        found = list(cast(teach, folders, rules, CAST_ROUNDS))
+        names = np.unique(folders, return_inverse=True)[1].astype(np.int64)
+        kinds = {"noisy": names, "once": found[0], "cast": found[-1], "clean": np.unique(truth, return_inverse=True)[1]}
+        for kind, labels in kinds.items():
+            name = {"noisy": "noisy", "once": "round-1", "cast": f"round-{CAST_ROUNDS}"}.get(kind, kind)
+            last = trained(name, seed, labels.astype(np.int64))
+            runs.setdefault(kind, []).append(judged.judge(embed(last, judged.pictures), "world-across-looks"))
+            told = pairwise_f(truth, alone(labels))
+            labels_told.setdefault(kind, []).append((told.precision, told.recall))
+    note = (
+        f"faces in another Look; of the pictures of {len(np.unique(truth))} people {100 * WRONG_FOLDER:.0f} % in a "
+        f"folder by chance, {100 * TWICE:.0f} % of the people under two names; {CAST_ROUNDS} rounds, {CAST_STEPS} steps"
+    )
+    add_comparison(evidence, "reid_training.cast", "cast", runs, note)
+    for kind, told in labels_told.items():
+        for figure, value in zip(("precision", "recall"), 100 * np.mean(told, 0), strict=True):
+            evidence.add(
+                f"reid_training.cast.label_{figure}_{kind}", value, "%", n=len(told),
+                note="of pairs of pictures with one label, those of one person; or of pairs of one person, those with "
+                "one label; n counts seeds",
+            )  # fmt: skip
+
+
+PARTS: dict[str, Callable[[Setting, Evidence], None]] = {
+    "isr": measure_isr,
+    "domainmix": measure_domainmix,
+    "market": measure_market,
+    "made": measure_made,
+    "cion": measure_cion,
+    "snp": measure_snp,
+    "cast": measure_cast,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--world", type=Path, required=True, help="a data set of recipes/world/bodies.yaml")
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "ipse-reid-training")
+    parser.add_argument("--only", nargs="+", choices=PARTS, help="some parts; the figures of the others are kept")
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of each kind")
+    parser.add_argument("--shared", type=Path, help="folder with market1501/")
+    parser.add_argument("--market-run", type=Path, help="run of recipes/encoders/market1501.yaml")
+    parser.add_argument("--faces", type=Path, help="a data set of recipes/world/faces.yaml, for the part cast")
+    parser.add_argument("--share", type=float, default=1.0, help="of the steps; below 1 nothing is written")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    seeds = range(args.seeds)
+    setting = Setting(args.world, args.work, seeds, args.share, args.shared, args.market_run, args.faces)
+    evidence = Evidence("reid_training", seeds=seeds)
+    lacking = {"market": not (args.shared and args.market_run), "cast": not args.faces}
+    chosen = args.only or [name for name in PARTS if not lacking.get(name)]
+    for name in chosen:
+        PARTS[name](setting, evidence)
+        print(evidence.summary(), flush=True)
+        if args.share == 1:
+            # After each part, so that what is measured stays measured.
+            evidence.write(update=True)
+    Console().print("written" if args.share == 1 else "a trial: nothing is written")
+
+
+if __name__ == "__main__":
+    main()
