@@ -72,3 +72,24 @@ def test_what_is_doubtful_is_said(reader, photographs):
     blurred = resize(resize(photographs[1][0], 24, 24), 128, 128)
     with pytest.warns(ReferenceWarning, match="The photograph: The face is blurred"):
         reader.person([blurred], ["vector"])
+
+
+def test_places_of_a_face_and_the_face_in_a_picture(reader, photographs):
+    names = ("local", "face", "portrait")
+    picture = photographs[1][0]
+    (found,) = reader.find(picture)
+    told = reader.features([picture], [found.face], names)
+    assert {name: value.shape for name, value in told.items()} == {
+        "local": (1, 16, 128),
+        "face": (1, 16, 16),
+        "portrait": (1, 1, 3, 128, 128),
+    }
+    # Each eye, the nose and the corners of the mouth are in the face; the corners of the picture are not.
+    face = told["face"][0]
+    places = np.floor((found.face.landmarks + 0.5) / 128 * 16).astype(int)
+    assert all(face[y, x] > 0.3 for x, y in places) and not face[0].any() and 0.05 < face.mean() < 0.6
+    assert np.ptp(told["local"][0], axis=0).max() > 0 and -1 <= told["portrait"].min() < told["portrait"].max() <= 1
+    both = reader.person(photographs[1], ("local", "portrait"))
+    assert both["local"].shape == (1, 32, 128) and both["portrait"].shape == (1, 2, 3, 128, 128)
+    nobody = reader.nobody(("local", "portrait"))
+    assert not any(value.any() for value in nobody.values()) and nobody["local"].shape == (1, 16, 128)
