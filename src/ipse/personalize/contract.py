@@ -41,6 +41,8 @@ METHODS = {
     "masterweaver": "ipse.personalize.masterweaver:MasterWeaver",
     "imagine-yourself": "ipse.personalize.imagine_yourself:ImagineYourself",
     "freecure": "ipse.personalize.freecure:FreeCure",
+    "id-aligner": "ipse.personalize.id_aligner:IDAligner",
+    "id-aligner-lora": "ipse.personalize.id_aligner:IDAlignerLoRA",
 }
 """Every method by name, with its class. To add one, write its module and add its line here."""
 
