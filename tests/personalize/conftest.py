@@ -125,6 +125,7 @@ NETWORKS = {
     "arc2face": {},
     "infinite-id": {"tokens": 2, "hidden": 16, "patch_tokens": 2, "width": 16, "depth": 1, "heads": 2},
     "id-aligner": {"tokens": 2, "hidden": 16},
+    "storymaker": {"tokens": 2, "figure_tokens": 2, "hidden": 16, "width": 16, "depth": 1, "heads": 2, "rank": 2},
     "facechain-fact": {},
     "dp-adapter": {"tokens": 2, "text_tokens": 1, "hidden": 16},
     "masterweaver": {"tokens": 2, "heads": 2},

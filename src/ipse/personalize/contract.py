@@ -43,6 +43,7 @@ METHODS = {
     "freecure": "ipse.personalize.freecure:FreeCure",
     "id-aligner": "ipse.personalize.id_aligner:IDAligner",
     "id-aligner-lora": "ipse.personalize.id_aligner:IDAlignerLoRA",
+    "storymaker": "ipse.personalize.storymaker:StoryMaker",
 }
 """Every method by name, with its class. To add one, write its module and add its line here."""
 
