@@ -21,6 +21,7 @@ all, and the truth.
     ipse world dataset recipes/world/bodies.yaml --people 600 --shots 4 --start 1000 --out bodies
     python benchmarks/reid_training.py --world bodies --work work --only isr made
     python benchmarks/reid_training.py --world bodies --work work --shared data --market-run runs/market1501
+    python benchmarks/reid_training.py --world bodies --faces faces --work work --only cast
     python benchmarks/reid_training.py --world bodies --work trial --share 0.02   # few steps, nothing is written
 """
 
@@ -259,7 +260,7 @@ def add_comparison(
         people = runs[ours][0].person
         for kind, each in values.items():
             add_mean(evidence, f"{name}.{short}_{kind}", each, people, note=note if kind == ours else "")
-        for kind in values.keys() - {ours}:
+        for kind in [kind for kind in values if kind != ours]:
             add_gain(evidence, f"{name}.{short}_gain_over_{kind}", values[ours], values[kind], people, kind)
 
 
