@@ -690,13 +690,14 @@ def handwriting(shared: Path, work: Path) -> dict[str, tuple[list[np.ndarray], n
     path = work / "omniglot.npz"
     if not path.exists():
         records = list(open_dataset("omniglot", shared / "omniglot").records())
+        names = ("split", "alphabet", "drawer")
         paths = [
             trace(read_image(record.image)[..., 0] < 128) for record in track(records, description="tracing characters")
         ]
         with atomic_write(path) as file:
             np.savez(
                 file, points=np.concatenate(paths), lengths=[len(each) for each in paths],
-                told=np.array([[r.attributes["split"], r.attributes["alphabet"], r.person, r.camera] for r in records]),
+                told=np.array([[*(str(r.attributes[name]) for name in names), str(r.person)] for r in records]),
             )  # fmt: skip
     with np.load(path) as file:
         paths, told = np.split(file["points"], np.cumsum(file["lengths"])[:-1]), file["told"]
@@ -706,8 +707,8 @@ def handwriting(shared: Path, work: Path) -> dict[str, tuple[list[np.ndarray], n
     found = {}
     for name, chosen in ((LEARNED, learned), (ASKED_OF, asked)):
         rows = np.flatnonzero(chosen)
-        writers = np.char.add(np.char.add(told[rows, 1], "/"), told[rows, 3])
-        found[name] = [paths[row] for row in rows], writers, told[rows, 1], told[rows, 2]
+        writers = np.char.add(np.char.add(told[rows, 1], "/"), told[rows, 2])
+        found[name] = [paths[row] for row in rows], writers, told[rows, 1], told[rows, 3]
     return found
 
 
