@@ -120,3 +120,28 @@ def test_trainings_that_cannot_be(base, portraits, cache, recipe_of, tmp_path):
 def test_the_recipes_are_recipes(pytestconfig):
     files = sorted((pytestconfig.rootpath / "recipes" / "adapters").glob("*.yaml"))
     assert {AdapterRecipe.load(file).stage for file in files} == set(SYSTEMS)
+
+
+def test_from_the_command_line(base, portraits, cache, recipe_of, tmp_path, capsys):
+    from ipse.cli import main
+
+    base.pipeline.save_pretrained(tmp_path / "base")
+    (tmp_path / "base" / "ipse.json").write_text(json.dumps({"name": "tiny", "sha256": {}}))
+    recipe = {"system": "face-adapter", "steps": 4, "batch": 4, "holdout": 0.3, "network": {"tokens": 1, "hidden": 8}}
+    (tmp_path / "mine.yaml").write_text(json.dumps(recipe))
+    told = ["train", "adapter", tmp_path / "mine.yaml", "--base", tmp_path / "base", "--data", portraits]
+    told += ["--out", tmp_path / "run", "--cache", cache, "--steps", 2]
+
+    def run(*more):
+        with pytest.raises(SystemExit) as end:
+            main([str(word) for word in (*told, *more)])
+        return end.value.code or 0, capsys.readouterr()
+
+    code, output = run("--minutes", 0)
+    assert code == 0 and "Time is up" in output.out
+    code, output = run("--resume")
+    assert code == 0 and "loss_nobody" in output.out and "face-adapter.safetensors" in output.out
+    code, output = run()
+    assert code == 2 and "holds a run already" in output.err
+    method = open_method("face-adapter", base, adapter=tmp_path / "run" / "face-adapter.safetensors")
+    assert method.trained.record["steps"] == 2
