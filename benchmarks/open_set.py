@@ -25,7 +25,6 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -50,7 +49,10 @@ from ipse.measure.distances import Features
 from ipse.measure.evidence import Evidence, bootstrap_ci
 from ipse.measure.retrieval import evaluate
 from ipse.measure.verification import bootstrap_pairs, equal_error_rate
+from ipse.training.loop import with_steps
 from ipse.training.pavenet import WriterVerifier, path_features, trace
+from ipse.training.recipe import TrainRecipe
+from trials import trained
 
 
 @dataclass(frozen=True)
@@ -97,17 +99,9 @@ class Setting:
 
     def train(self, plan: Mapping[str, Any], seed: int) -> Path:
         """The weights of a training by a recipe, done now unless they are there."""
-        from ipse.training.loop import train, with_steps
-        from ipse.training.recipe import TrainRecipe
-
         recipe = TrainRecipe.from_dict({**plan, "seed": seed})
         recipe = with_steps(recipe, self.steps(recipe.steps))
-        folder = self.work / "runs" / f"{recipe.name}-{recipe.fingerprint[:8]}"
-        if not (folder / "record.json").exists():
-            began = time.process_time()
-            train(recipe, folder, resume=(folder / "checkpoint.pt").exists(), cache=self.work / "packs")
-            print(f"{folder.name}: {time.process_time() - began:.0f} s of CPU", flush=True)
-        return folder / f"{recipe.name}.safetensors"
+        return trained(recipe, self.work / "runs" / f"{recipe.name}-{recipe.fingerprint[:8]}", self.work / "packs")
 
 
 COUPLES = 40

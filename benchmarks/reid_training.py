@@ -41,7 +41,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 import torch
-from rich.console import Console
 from torch.nn import functional
 
 from encoders import Market, encode_bodies
@@ -64,7 +63,7 @@ from ipse.training.loop import train, with_steps
 from ipse.training.networks import load_network
 from ipse.training.recipe import TrainRecipe
 from ipse.training.snp import prune, search
-from systems import add_gain, add_mean
+from trials import add_gain, add_mean, measure
 
 Pictures = npt.NDArray[np.uint8]
 Vectors = npt.NDArray[np.float32]
@@ -850,13 +849,7 @@ def main() -> None:
     evidence = Evidence("reid_training", seeds=seeds)
     lacking = {"market": not (args.shared and args.market_run), "cast": not args.faces}
     chosen = args.only or [name for name in PARTS if not lacking.get(name)]
-    for name in chosen:
-        PARTS[name](setting, evidence)
-        print(evidence.summary(), flush=True)
-        if args.share == 1:
-            # After each part, so that what is measured stays measured.
-            evidence.write(update=True)
-    Console().print("written" if args.share == 1 else "a trial: nothing is written")
+    measure(PARTS, chosen, setting, evidence, whole=args.share == 1)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ import io
 import json
 import math
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +30,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from PIL import Image
-from rich.console import Console
 
 from ipse._files import atomic_write
 from ipse.attributes.lnet_anet import ANet, LNet, LNetANet, cut_squares
@@ -48,10 +46,11 @@ from ipse.measure.evidence import Evidence, bootstrap_ci
 from ipse.measure.retrieval import Retrieval, evaluate
 from ipse.measure.verification import best_threshold
 from ipse.training.data import Chips, Cut, pack
-from ipse.training.loop import train, with_steps
+from ipse.training.loop import with_steps
 from ipse.training.networks import load_network
 from ipse.training.placement import SearchLog, latency_increase, search
 from ipse.training.recipe import TrainRecipe
+from trials import add_gain, add_mean, by_seed, measure, trained
 
 Vectors = npt.NDArray[np.float32]
 
@@ -121,12 +120,8 @@ class Setting:
 
     def train(self, recipe: TrainRecipe) -> Path:
         """The weights of a training, done now unless they are there."""
-        folder = self.folder / "runs" / f"{recipe.name}-{recipe.seed}-{recipe.fingerprint[:8]}"
-        if not (folder / "record.json").exists():
-            began = time.process_time()
-            train(recipe, folder, resume=(folder / "checkpoint.pt").exists(), cache=self.work / "packs")
-            print(f"{folder.name}: {time.process_time() - began:.0f} s of CPU", flush=True)
-        return folder / f"{recipe.name}.safetensors"
+        name = f"{recipe.name}-{recipe.seed}-{recipe.fingerprint[:8]}"
+        return trained(recipe, self.folder / "runs" / name, self.work / "packs")
 
 
 def split(source: Path, work: Path) -> dict[str, Path]:
@@ -203,40 +198,6 @@ def f_measure(rows: npt.NDArray[np.float64]) -> float:
     """F of (N, 2) precision and recall."""
     precision, recall = rows.mean(0)
     return float(2 * precision * recall / (precision + recall))
-
-
-def add_mean(evidence: Evidence, name: str, runs: Sequence[Any], people: Any, unit: str = "%", note: str = "") -> None:
-    """Add the mean over (S, N) runs and pictures, in per cent, with its interval over people."""
-    values = 100 * np.asarray(runs, float)
-    evidence.add(
-        name,
-        values.mean(),
-        unit,
-        n=len(np.unique(people)),
-        ci95=bootstrap_ci(values.mean(0), people),
-        note="; ".join(filter(None, [note, by_seed(values.mean(1))])),
-    )
-
-
-def add_gain(
-    evidence: Evidence, name: str, ours: Sequence[Any], theirs: Sequence[Any], people: Any, label: str, note: str = ""
-) -> None:
-    """Add by how many points (S, N) runs are ahead of others, paired by seed and picture, its interval over people."""
-    gain = 100 * (np.asarray(ours, float) - np.asarray(theirs, float))
-    evidence.add(
-        name,
-        gain.mean(),
-        "points",
-        n=len(np.unique(people)),
-        ci95=bootstrap_ci(gain.mean(0), people),
-        against=(label, 100 * float(np.mean(theirs))),
-        note="; ".join(filter(None, [note, by_seed(gain.mean(1))])),
-    )
-
-
-def by_seed(values: npt.NDArray[np.float64]) -> str:
-    """What each training seed gave."""
-    return f"by seed {', '.join(f'{value:.2f}' for value in values)}" if len(values) > 1 else ""
 
 
 # -- FaceNet -----------------------------------------------------------------------------------------------------------
@@ -824,13 +785,7 @@ def main() -> None:
     torch.set_num_threads(1)
     setting = Setting(split(args.data, args.work), args.work, range(args.seeds), args.share)
     evidence = Evidence("systems", seeds=range(args.seeds))
-    for name in args.only or PARTS:
-        PARTS[name](setting, evidence)
-        print(evidence.summary(), flush=True)
-        if args.share == 1:
-            # After each part, so that what is measured stays measured.
-            evidence.write(update=True)
-    Console().print("written" if args.share == 1 else "a trial: nothing is written")
+    measure(PARTS, args.only or PARTS, setting, evidence, whole=args.share == 1)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,79 @@
+"""What benchmarks share that train networks to compare them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+
+from ipse.measure.evidence import Evidence, bootstrap_ci
+from ipse.training.loop import train
+from ipse.training.recipe import TrainRecipe
+
+Setting = TypeVar("Setting")
+
+
+def trained(recipe: TrainRecipe, folder: Path, cache: Path) -> Path:
+    """The weights of a training in a folder, done now unless they are there; one that was stopped goes on."""
+    if not (folder / "record.json").exists():
+        began = time.process_time()
+        train(recipe, folder, resume=(folder / "checkpoint.pt").exists(), cache=cache)
+        print(f"{folder.name}: {time.process_time() - began:.0f} s of CPU", flush=True)
+    return folder / f"{recipe.name}.safetensors"
+
+
+def measure(
+    parts: Mapping[str, Callable[[Setting, Evidence], None]],
+    chosen: Iterable[str],
+    setting: Setting,
+    evidence: Evidence,
+    *,
+    whole: bool,
+) -> None:
+    """Measure some parts, and write the figures unless it is a trial; figures of other parts are kept."""
+    for name in chosen:
+        parts[name](setting, evidence)
+        print(evidence.summary(), flush=True)
+        if whole:
+            # After each part, so that what is measured stays measured.
+            evidence.write(update=True)
+    Console().print("written" if whole else "a trial: nothing is written")
+
+
+def add_mean(evidence: Evidence, name: str, runs: Sequence[Any], people: Any, unit: str = "%", note: str = "") -> None:
+    """Add the mean over (S, N) runs and pictures, in per cent, with its interval over people."""
+    values = 100 * np.asarray(runs, float)
+    evidence.add(
+        name,
+        values.mean(),
+        unit,
+        n=len(np.unique(people)),
+        ci95=bootstrap_ci(values.mean(0), people),
+        note="; ".join(filter(None, [note, by_seed(values.mean(1))])),
+    )
+
+
+def add_gain(
+    evidence: Evidence, name: str, ours: Sequence[Any], theirs: Sequence[Any], people: Any, label: str, note: str = ""
+) -> None:
+    """Add by how many points (S, N) runs are ahead of others, paired by seed and picture, its interval over people."""
+    gain = 100 * (np.asarray(ours, float) - np.asarray(theirs, float))
+    evidence.add(
+        name,
+        gain.mean(),
+        "points",
+        n=len(np.unique(people)),
+        ci95=bootstrap_ci(gain.mean(0), people),
+        against=(label, 100 * float(np.mean(theirs))),
+        note="; ".join(filter(None, [note, by_seed(gain.mean(1))])),
+    )
+
+
+def by_seed(values: npt.NDArray[np.float64]) -> str:
+    """What each training seed gave."""
+    return f"by seed {', '.join(f'{value:.2f}' for value in values)}" if len(values) > 1 else ""
