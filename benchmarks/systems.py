@@ -20,7 +20,7 @@ import json
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -618,14 +618,17 @@ def lnet(setting: Setting, scenes: Scenes, seed: int) -> LNet:
     tags = {tag: np.nan_to_num(values) * scenes.filled for tag, values in scenes.tags.items()}
     if not (folder / "coarse" / "data" / TAGGED).exists():
         write_tagged(folder / "coarse", scenes.pictures, tags)
-    coarse = load_network(setting.train(tag_recipe(setting, "lnet-coarse", folder / "coarse", seed, LNET_STEPS)))[0]
+    weights = setting.train(tag_recipe(setting, "lnet-coarse", folder / "coarse", seed, LNET_STEPS))
+    coarse = load_network(weights)[0]
     faces, backgrounds = (list(scenes.pictures[mask][:1000]) for mask in (scenes.filled, ~scenes.filled))
     first = LNet([coarse.trunk], 128).fit(faces, backgrounds)
     fine_folder = folder / f"fine-{seed}"
     if not (fine_folder / "data" / TAGGED).exists():
         boxes, _ = first.locate(list(scenes.pictures))
         write_tagged(fine_folder, cut_squares(list(scenes.pictures), boxes, 128, 0.3), tags)
-    fine = load_network(setting.train(tag_recipe(setting, "lnet-fine", fine_folder, seed, LNET_FINE_STEPS)))[0]
+    # Both are pretrained in the paper, too: the fine one begins with what the coarse one learned.
+    recipe = replace(tag_recipe(setting, "lnet-fine", fine_folder, seed, LNET_FINE_STEPS), start=str(weights))
+    fine = load_network(setting.train(recipe))[0]
     return LNet([coarse.trunk, fine.trunk], 128).fit(faces, backgrounds)
 
 

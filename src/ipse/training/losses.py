@@ -164,7 +164,7 @@ def _semi_hard(gaps: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
     "softmax bottleneck and raw pixels; codes of 128 bytes agree with 128 floats; B-cubed F of average linkage rises "
     "over both; and an encoder trained with harmonic triplets matches galleries of the one before it, which an encoder "
     "trained alone does not.",
-    status="experimental",
+    status="works",
 )
 class Triplet(nn.Module):
     """A picture must lie nearer to pictures of the same person than to others', by a margin.
