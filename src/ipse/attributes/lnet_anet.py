@@ -288,8 +288,8 @@ class ANet:
     works_means="On world people outside the training: boxes from tags alone overlap the true ones more than windows "
     "by chance and than the mean box do; with few labels, features of identity tell attributes better by linear "
     "classifiers than features of other things in the picture and those of a random network. Not shown: boxes of the "
-    "coarse network overlap more than both, those of the fine one less, whether it begins with the coarse one's filters "
-    "or not.",
+    "coarse network overlap more than both, those of the fine one less, whether it begins with the coarse one's "
+    "filters or not.",
     status="experimental",
 )
 class LNetANet:
