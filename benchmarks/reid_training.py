@@ -63,7 +63,7 @@ from ipse.training.loop import train, with_steps
 from ipse.training.networks import load_network
 from ipse.training.recipe import TrainRecipe
 from ipse.training.snp import prune, search
-from trials import add_gain, add_mean, measure
+from trials import RANKING, add_gain, add_mean, measure
 
 Pictures = npt.NDArray[np.uint8]
 Vectors = npt.NDArray[np.float32]
@@ -77,7 +77,6 @@ AUGMENT = {
     "color": {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.0, "p": 0.5},
     "erase": {"p": 0.4},
 }
-RANKING = {"margin": {"margin": "cosface", "size": 0.15, "scale": 20.0}, "supcon": {"temperature": 0.1, "weight": 0.5}}
 
 
 # -- data and trainings ------------------------------------------------------------------------------------------------

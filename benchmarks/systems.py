@@ -50,7 +50,7 @@ from ipse.training.loop import with_steps
 from ipse.training.networks import load_network
 from ipse.training.placement import SearchLog, latency_increase, search
 from ipse.training.recipe import TrainRecipe
-from trials import add_gain, add_mean, by_seed, measure, trained
+from trials import RANKING, add_gain, add_mean, by_seed, measure, trained
 
 Vectors = npt.NDArray[np.float32]
 
@@ -61,7 +61,6 @@ WHOLE = Cut("whole", (128, 128), parts=True)
 AUGMENT = {"geometry": {"turn": 6.0, "scale": 0.06, "shift": 0.04, "flip": 0.5}}
 IRESNET = {"backbone": "iresnet", "depths": [1, 2, 2, 1], "width": 0.25, "stem": 2, "dim": 128, "size": [SIDE, SIDE]}
 OSNET = {"backbone": "osnet", "width": 0.25, "neck": "linear_bn", "dim": 128}
-RANKING = {"margin": {"margin": "cosface", "size": 0.15, "scale": 20.0}, "supcon": {"temperature": 0.1, "weight": 0.5}}
 
 
 # -- data and trainings ------------------------------------------------------------------------------------------------

@@ -17,6 +17,9 @@ from ipse.training.recipe import TrainRecipe
 
 Setting = TypeVar("Setting")
 
+RANKING = {"margin": {"margin": "cosface", "size": 0.15, "scale": 20.0}, "supcon": {"temperature": 0.1, "weight": 0.5}}
+"""Losses of small networks that are to rank people."""
+
 
 def trained(recipe: TrainRecipe, folder: Path, cache: Path) -> Path:
     """The weights of a training in a folder, done now unless they are there; one that was stopped goes on."""
