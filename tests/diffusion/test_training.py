@@ -19,7 +19,7 @@ from ipse.diffusion.components import make_tokenizer, make_vae  # noqa: E402
 from ipse.diffusion.training import stages  # noqa: E402
 from ipse.diffusion.training.data import carry, for_judge, pack, shortened  # noqa: E402
 from ipse.diffusion.training.recipe import StageRecipe  # noqa: E402
-from ipse.diffusion.training.vae import standardize  # noqa: E402
+from ipse.diffusion.training.vae import begin_with_mean_colors, standardize  # noqa: E402
 from ipse.errors import DataError, TrainingError  # noqa: E402
 
 SIDE = 32
@@ -36,9 +36,9 @@ RECIPES = {
     "vae": {
         "steps": 10,
         "batch": 4,
-        "network": {"channels": [8, 8, 16, 16]},
+        "network": {"channels": [32, 32, 32, 32]},
         "options": {"crop": 16, "whole": 0.4},
-        "optimizer": {"rate": 0.003, "warmup": 2},
+        "optimizer": {"rate": 0.0003, "warmup": 2},
     },
     "denoiser": {
         "steps": 10,
@@ -174,6 +174,29 @@ def test_latents_have_mean_0_and_variance_1(data, cache):
     assert [latent.shape for latent in latents] == [(48, 4, 4, 4)]
     np.testing.assert_allclose(latents[0].astype(float).std((0, 2, 3)), 1, atol=0.25)
     np.testing.assert_allclose(latents[0].astype(float).mean((0, 2, 3)), 0, atol=0.25)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("channels", [(32, 32, 32, 32), (32, 64, 96, 128)])
+def test_an_autoencoder_begins_with_mean_colors(channels):
+    torch.manual_seed(0)
+    vae = make_vae(channels=channels, size=64).eval()
+    colors = torch.rand(2, 3, 8, 8) * 2 - 1
+    squares = torch.nn.functional.interpolate(colors, scale_factor=8)
+    begun = {}
+    for name in ("by chance", "begun"):
+        posterior = vae.encode(squares).latent_dist
+        decoded = torch.nn.functional.avg_pool2d(vae.decode(posterior.mode()).sample, 8)
+        # Scales are a group norm's; what was light or red has to come back as that.
+        begun[name] = float(torch.corrcoef(torch.stack([decoded[0].flatten(), colors[0].flatten()]))[0, 1])
+        begin_with_mean_colors(vae)
+    assert begun["begun"] > 0.9 > 0.5 > abs(begun["by chance"])
+    assert float(posterior.std.max()) < 0.15
+
+
+def test_an_autoencoder_too_narrow_for_mean_colors_is_refused(data, cache, tmp_path):
+    with pytest.raises(TrainingError, match="in fours"):
+        stages.run(recipe("vae", network={"channels": [16, 32, 32, 32]}), data, tmp_path, cache=cache)
 
 
 @torch.no_grad()

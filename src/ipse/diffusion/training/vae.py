@@ -1,7 +1,9 @@
 """The autoencoder: pictures to latents an eighth their side, and back.
 
 The loss is L1 of pixels, L1 of their differences at several scales, which keeps edges sharp without a network for
-perception, and a light KL divergence, which keeps latents smooth enough to be denoised.
+perception, more L1 of what tells colors from grays, which are few numbers and much of a description, and a light KL
+divergence, which keeps latents smooth enough to be denoised. It begins as the linear code of mean colors: from chance,
+a thousand steps brought shapes, and no colors.
 """
 
 from __future__ import annotations
@@ -13,6 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from diffusers import AutoencoderKL
+from diffusers.models.downsampling import Downsample2D
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.upsampling import Upsample2D
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
@@ -21,9 +26,15 @@ from ipse.diffusion.components import make_vae
 from ipse.diffusion.training.data import Corpus
 from ipse.diffusion.training.loop import Feed, Stage, pictures_of, shown
 from ipse.diffusion.training.recipe import StageRecipe, options_of
+from ipse.errors import TrainingError
 from ipse.images import contact_sheet
 
 _JUDGED, _SHEET, _BATCH = 128, 16, 16
+# Rows: light, red to blue, green to purple; and by what each has a spread near 1.
+_OPPONENTS = torch.tensor([[1 / 3, 1 / 3, 1 / 3], [1 / 2, 0, -1 / 2], [-1 / 4, 1 / 2, -1 / 4]])
+_SPREAD = torch.tensor([2.0, 5.0, 8.0])
+# Logarithm of the variance of the noise that latents begin with.
+_LITTLE = -5.0
 # Latents of so many pictures tell their mean and spread.
 _MEASURED = 512
 
@@ -40,6 +51,8 @@ class VaeOptions:
         Share of the steps that see whole pictures, so that norms fit those too.
     gradient
         Weight of the differences of neighbors, at four scales.
+    color
+        Weight of the differences of colors, over squares of 4 × 4 pixels.
     kl
         Weight of the KL divergence per number of the latent.
     """
@@ -47,6 +60,7 @@ class VaeOptions:
     crop: int = 64
     whole: float = 0.2
     gradient: float = 1.0
+    color: float = 1.0
     kl: float = 3e-4
 
 
@@ -59,6 +73,7 @@ class VaeStage(Stage):
         super().__init__(recipe, corpus, device)
         self.options = options_of(VaeOptions, recipe)
         self.network: AutoencoderKL = make_vae(**{"size": recipe.size} | dict(recipe.network))
+        begin_with_mean_colors(self.network)
         self.pixels = Feed(corpus.pixels, device)
 
     def loss(self, rows: npt.NDArray[np.int64], draw: np.random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
@@ -76,8 +91,10 @@ class VaeStage(Stage):
         decoded = self.network.decode(posterior.sample()).sample
         l1 = (decoded - pictures).abs().mean()
         edges = gradient_difference(decoded, pictures)
+        color = color_difference(decoded, pictures)
         kl = posterior.kl().mean() / posterior.mean[0].numel()
-        return l1 + options.gradient * edges + options.kl * kl, {"l1": l1, "edges": edges, "kl": kl}
+        total = l1 + options.gradient * edges + options.color * color + options.kl * kl
+        return total, {"l1": l1, "edges": edges, "color": color, "kl": kl}
 
     def figures(self, network: nn.Module) -> dict[str, float]:
         """``psnr``: of up to 128 pictures of other people, in dB; ``std``: of their latents."""
@@ -119,6 +136,72 @@ def gradient_difference(ours: Tensor, theirs: Tensor, scales: int = 4) -> Tensor
             apart = functional.avg_pool2d(apart, 2)
         total = total + apart.diff(dim=-1).abs().mean() + apart.diff(dim=-2).abs().mean()
     return total / scales
+
+
+def color_difference(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Mean L1 between mean colors of 4 × 4 pixels of (n, 3, H, W) pictures: red to blue and green to purple."""
+    apart = functional.avg_pool2d(ours - theirs, 4)
+    return torch.einsum("oc,nchw->nohw", _OPPONENTS[1:].to(apart), apart).abs().mean()
+
+
+@torch.no_grad()
+def begin_with_mean_colors(vae: AutoencoderKL) -> None:
+    """Make an autoencoder of random weights encode and decode the mean colors of its 8 × 8 squares.
+
+    Residual blocks begin as identities, and convolutions on the way pass some channels on: for light and each of two
+    opponent colors its value, the negative of it, 1 and -1. Of four such channels group norm keeps the mean at 0 and
+    the scale bounded, and SiLU(x) - SiLU(-x) = x. All other channels begin with the random weights they have.
+
+    Parameters
+    ----------
+    vae
+        Changed in place.
+
+    Raises
+    ------
+    TrainingError
+        If the channels that a group norm takes together cannot be parted in fours.
+    """
+    signs = torch.tensor([1.0, -1.0, 0.0, 0.0])
+    ones = torch.tensor([0.0, 0.0, 1.0, -1.0]).repeat(3)
+    passed = len(ones)
+    together = [channels / vae.config.norm_num_groups for channels in vae.config.block_out_channels]
+    if any(count % len(signs) for count in together):
+        message = f"Group norms of the autoencoder take {together} channels together, which cannot be parted in fours."
+        raise TrainingError(message, f"Make network.channels multiples of {4 * vae.config.norm_num_groups}.")
+
+    def point(convolution: nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
+        rows, columns = weight.shape
+        convolution.weight[:rows], convolution.bias[:rows] = 0, bias
+        middle = convolution.weight.shape[-1] // 2
+        convolution.weight[:rows, :columns, middle, middle] = weight
+
+    opponents = _OPPONENTS * _SPREAD[:, None]
+    point(vae.encoder.conv_in, torch.einsum("oc,s->osc", opponents, signs).reshape(passed, 3), ones)
+    point(vae.decoder.conv_in, torch.einsum("oc,s->osc", torch.eye(3), signs).reshape(passed, 3), ones)
+    same, nothing = torch.eye(passed), torch.zeros(passed)
+    for module in vae.modules():
+        if isinstance(module, ResnetBlock2D):
+            module.conv2.weight.zero_()
+            module.conv2.bias.zero_()
+            if module.conv_shortcut is not None:
+                point(module.conv_shortcut, same, nothing)
+        elif isinstance(module, Upsample2D):
+            point(module.conv, same, nothing)
+        elif isinstance(module, Downsample2D):
+            # It pads at the right and below: the first four of nine are the square that becomes one.
+            module.conv.weight[:passed], module.conv.bias[:passed] = 0, 0
+            module.conv.weight[range(passed), range(passed), :2, :2] = 1 / 4
+    latents = vae.config.latent_channels
+    halves = torch.einsum("oc,s->ocs", torch.eye(3), signs).reshape(3, passed)
+    point(vae.encoder.conv_out, halves, torch.zeros(3))
+    pixels = torch.linalg.inv(opponents)
+    point(vae.decoder.conv_out, torch.einsum("oc,s->ocs", pixels, signs).reshape(3, passed), torch.zeros(3))
+    for convolution in (vae.quant_conv, vae.post_quant_conv):
+        point(convolution, torch.eye(convolution.weight.shape[0]), torch.zeros(convolution.weight.shape[0]))
+    # Little noise, so that what is passed on arrives.
+    vae.encoder.conv_out.weight[latents:] /= 10
+    vae.encoder.conv_out.bias[latents:] = _LITTLE
 
 
 @torch.no_grad()
