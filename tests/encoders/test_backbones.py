@@ -29,9 +29,11 @@ SMALL = {
     "iresnet50": {"width": 0.125, "size": (64, 32)},
     "iresnet100": {"width": 0.125, "size": (64, 32)},
     "nested_iresnet": {"pairs": ((4, 512),), "depths": (1, 1, 1, 1), "width": 0.125, "stem": 2, "size": (64, 32)},
+    "split_iresnet": {"depths": (1, 1, 1, 1), "width": 0.125, "stem": 2, "size": (64, 32)},
     "mobilefacenet": {"width": 0.25, "size": (64, 32)},
     "vit_small": {"size": (64, 32)},
     "vit_base": {"size": (64, 32)},
+    "contour": {"angles": 64, "radii": 16, "width": 0.125},
     "made": {"width": 16, "heads": 2, "description": 4, "depths": (1, 1, 1), "size": (64, 32)},
 }
 

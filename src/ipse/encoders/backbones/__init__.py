@@ -32,10 +32,12 @@ BACKBONES: dict[str, str] = {
     "iresnet50": "iresnet:iresnet50",
     "iresnet100": "iresnet:iresnet100",
     "nested_iresnet": "nested:NestedIResNet",
+    "split_iresnet": "split:SplitIResNet",
     "mobilefacenet": "mobilefacenet:mobilefacenet",
     "vit_small": "vit:vit_small",
     "vit_base": "vit:vit_base",
     "made": "made:MadeTransformer",
+    "contour": "contour:ContourNetwork",
 }
 
 
