@@ -429,7 +429,7 @@ def measure_osnet(setting: Setting, evidence: Evidence) -> None:
 
 # -- LBA-ReID ----------------------------------------------------------------------------------------------------------
 
-LBA_SEARCH_STEPS, LBA_STEPS = 150, 300
+LBA_SEARCH_STEPS, LBA_STEPS = 300, 600
 LBA_BUDGET = 0.05
 HEAVY = "nonlocal"
 
