@@ -35,6 +35,7 @@ SMALL = {
     "vit_base": {"size": (64, 32)},
     "contour": {"angles": 64, "radii": 16, "width": 0.125},
     "made": {"width": 16, "heads": 2, "description": 4, "depths": (1, 1, 1), "size": (64, 32)},
+    "kpr": {"width": 16, "depth": 1, "heads": 2, "dim": 8, "size": (64, 32)},
 }
 
 

@@ -67,10 +67,14 @@ class Learner(nn.Module, ABC):
 
     def pixels(self, pictures: Pictures) -> torch.Tensor:
         """(N, 3, H, W) normalized floats of (N, H, W, 3) pictures, changed as the recipe says."""
+        return self.moved(pictures)[0]
+
+    def moved(self, pictures: Pictures) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The same, and where their pixels went: see `Augmentation`."""
         with torch.no_grad():
-            changed, _ = self.augment(torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255)
+            changed, maps = self.augment(torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255)
             pixels = (changed * 255 - self.recipe.mean) / self.recipe.std
-        return pixels.contiguous(memory_format=torch.channels_last)
+        return pixels.contiguous(memory_format=torch.channels_last), maps
 
     def embed(self, network: nn.Module, pictures: Pictures) -> Vectors:
         """See `embed`."""

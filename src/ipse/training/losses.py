@@ -198,10 +198,13 @@ class Triplet(nn.Module):
         embeddings = embeddings.float()
         if self.normalize:
             embeddings = functional.normalize(embeddings)
-        distances = _distances(embeddings, squared=self.normalize)
+        return self.of_distances(_distances(embeddings, squared=self.normalize), labels)
+
+    def of_distances(self, distances: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The same of (N, N) distances that were computed in another way, such as over parts."""
         same, other = _pairs(labels)
         if not (same.any() and other.any()):
-            return embeddings.sum() * 0
+            return distances.sum() * 0
         if self.mining == "batch_hard":
             chosen = same.any(1) & other.any(1)
             far = distances.masked_fill(~same, -torch.inf).amax(1)[chosen]

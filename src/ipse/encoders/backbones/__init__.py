@@ -38,6 +38,7 @@ BACKBONES: dict[str, str] = {
     "vit_base": "vit:vit_base",
     "made": "made:MadeTransformer",
     "contour": "contour:ContourNetwork",
+    "kpr": "kpr:KeypointPrompted",
 }
 
 
