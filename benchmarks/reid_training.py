@@ -14,6 +14,8 @@ made: people in other Looks, by a transformer that is told masked attributes, al
 told by networks that were trained on other people.
 cion: tracks of world people who come again in other videos, some pictures in the wrong track; identities correlated
 across videos, tracks alone, and ISR, all begun with the same network; before and after training on few labels.
+contour: sketches of people in other colors of the same clothes, by learned angles and even ones; colors; and both.
+lde: people of several worlds, judged in one that none of them is: expanded domains, mixed styles, and plain.
 snp: a pool of six worlds and a target that none of them is; the people found, as many by chance or greedily, and all.
 cast: folders of --faces, many pictures in the wrong one and people who are there twice; cleaned in rounds, once, not at
 all, and the truth.
@@ -44,9 +46,11 @@ import torch
 from torch.nn import functional
 
 from encoders import Market, encode_bodies
+from ipse.encoders.backbones.contour import PolarTransform, edges, outline
 from ipse.encoders.backbones.made import Description
 from ipse.encoders.trained import TrainedEncoder
 from ipse.errors import DataError
+from ipse.faces.parts import LABELS
 from ipse.gallery.linking import linked
 from ipse.images import resize
 from ipse.measure import Evidence, Features, Retrieval, bootstrap_ci, compare, evaluate
@@ -58,12 +62,13 @@ from ipse.training.described import Described
 from ipse.training.domainmix import DomainMix, Plan, centered, contradiction, reliable_clusters
 from ipse.training.frames import Frames, read_frames
 from ipse.training.isr import ISR, Associations, reliable_contrast, tracklets
+from ipse.training.lde import Expansion, LatentDomainExpansion
 from ipse.training.learning import Learner, Parts, embed, learn, progress
 from ipse.training.loop import train, with_steps
 from ipse.training.networks import load_network
 from ipse.training.recipe import TrainRecipe
 from ipse.training.snp import prune, search
-from trials import RANKING, add_gain, add_mean, measure
+from trials import RANKING, add_gain, add_mean, by_seed, measure
 
 Pictures = npt.NDArray[np.uint8]
 Vectors = npt.NDArray[np.float32]
@@ -162,9 +167,7 @@ class Setting:
         rows = np.flatnonzero(np.isin(chips.column("person"), names[ends[place] : ends[place + 1]]))
         chosen = chips.choose(rows)
         pictures = chosen.images(np.arange(len(chosen)))
-        if side != BODY[0]:
-            pictures = np.stack([resize(picture, side // 2, side) for picture in pictures])
-        return People(pictures, chosen)
+        return People(pictures if side == BODY[0] else smaller(pictures, side), chosen)
 
     def recipe(self, name: str, seed: int, steps: int, **plan: Any) -> TrainRecipe:
         """A recipe: what all trainings share, and `plan`."""
@@ -172,7 +175,7 @@ class Setting:
         common = {
             "modality": "body",
             "network": network,
-            "cut": {"kind": "whole", "size": network["size"]},
+            "cut": {"kind": "whole", "size": network.get("size", SMALL["size"])},
             "batch": {"size": 64, "people": 16, "each": 4, "alone": "drop"},
             "augment": AUGMENT,
             "optimizer": {"rate": 0.002, "warmup": 30, "decay": 0.0005},
@@ -200,6 +203,11 @@ class Setting:
         if not weights.exists():
             learn(make(), folder, progress(f"{recipe.name} {recipe.seed}"), known)
         return load_network(weights)[0]
+
+
+def smaller(pictures: Pictures, side: int) -> Pictures:
+    """Pictures `side` pixels high."""
+    return np.stack([resize(picture, side // 2, side) for picture in pictures])
 
 
 def short(array: npt.NDArray[Any]) -> str:
@@ -326,15 +334,15 @@ def jaccard(vectors: Vectors, largest: float) -> Any:
 
 
 def domains_told(network: torch.nn.Module, sides: Sequence[Pictures]) -> float:
-    """How often a linear classifier tells two worlds apart by embeddings, trained on every second picture."""
+    """How often a linear classifier tells worlds apart by embeddings, trained on every second picture."""
     from sklearn.linear_model import LogisticRegression
 
     vectors = np.concatenate([embed(network, side) for side in sides])
-    domain = np.repeat([0, 1], [len(side) for side in sides])
+    domain = np.repeat(np.arange(len(sides)), [len(side) for side in sides])
     train, test = np.arange(len(domain)) % 2 == 0, np.arange(len(domain)) % 2 == 1
     model = LogisticRegression(max_iter=1000, class_weight="balanced").fit(vectors[train], domain[train])
     right = model.predict(vectors[test]) == domain[test]
-    return float(np.mean([right[domain[test] == side].mean() for side in (0, 1)]))
+    return float(np.mean([right[domain[test] == side].mean() for side in range(len(sides))]))
 
 
 def measure_domainmix(setting: Setting, evidence: Evidence) -> None:
@@ -584,6 +592,209 @@ def measure_made(setting: Setting, evidence: Evidence) -> None:
     add_comparison(evidence, "reid_training.made", "made", runs, note, {"map": "mAP", "rank1": "rank-1"})
 
 
+# -- ContourReID -------------------------------------------------------------------------------------------------------
+
+CONTOUR_STEPS = 400
+CONTOUR = {"backbone": "contour", "angles": 64, "radii": 32, "stripes": 4, "depths": [1, 1, 1], "width": 0.25}
+IDENTITY = {"softmax": {"smoothing": 0.0}, "triplet": {"margin": 0.3}}
+STAYS = ("background", "occluder")
+BODY_COLORS = ("skin", "face", "ears", "eyes", "brows", "lips", "mouth", "hair", "beard")
+
+
+def outfits(people: People) -> npt.NDArray[np.int64]:
+    """(N,) 0 or 1: the Shots of everybody in one Look are in two colorings, turn by turn."""
+    order = np.lexsort((people.column("shot"), people.day))
+    days = people.day[order]
+    turn = np.empty(len(order), np.int64)
+    turn[order] = np.arange(len(order)) - np.searchsorted(days, days)
+    return turn % 2
+
+
+def recolored(people: People, parts: npt.NDArray[np.uint8], kept: Sequence[str]) -> Pictures:
+    """Every class of a segmentation in a color by chance, one for each coloring of everybody in each Look.
+
+    Light and shade within a class stay, and so do classes in `kept`.
+    """
+    classes = len(LABELS)
+    stays = np.isin(LABELS, kept)
+    out = people.pictures.copy()
+    for picture, places, day, outfit in zip(out, parts, people.day, outfits(people), strict=True):
+        colors = np.random.default_rng([91, int(day), int(outfit)]).uniform(20, 200, (classes, 3))
+        light = picture.mean(2)
+        sums = np.bincount(places.ravel(), light.ravel(), classes)
+        means = sums / np.maximum(np.bincount(places.ravel(), minlength=classes), 1)
+        shade = light / np.maximum(means, 1)[places]
+        changed = np.clip(colors[places] * shade[..., None], 0, 255)
+        picture[:] = np.where(stays[places][..., None], picture, changed)
+    return out
+
+
+def turned(network: torch.nn.Module) -> float:
+    """By how many degrees learned rays are away from even ones, on average."""
+    moved = []
+    for module in network.modules():
+        if isinstance(module, PolarTransform):
+            even = PolarTransform(len(module.gaps), module.radii, module.span)
+            moved.append(float(torch.rad2deg((module.angles - even.angles).detach().abs().mean())))
+    return float(np.mean(moved))
+
+
+def measure_contour(setting: Setting, evidence: Evidence) -> None:
+    """Sketches against colors, where clothes keep their form and change their colors, or keep both."""
+    segmented = pack(setting.world, Cut("whole", BODY, parts=True), setting.work / "packs")
+    views: dict[str, list[Pictures]] = {}
+    people, judged = setting.people("train"), setting.people("judge")
+    for side in (people, judged):
+        parts = segmented.parts(side.chips.rows)
+        colors = recolored(side, parts, STAYS)
+        shown = {
+            "contour": outline(parts),
+            "edges": edges(colors),
+            "colors": colors,
+            "clothes": recolored(side, parts, STAYS + BODY_COLORS),
+        }
+        for kind, pictures in shown.items():
+            views.setdefault(kind, []).append(smaller(pictures, 64))
+    views["even"] = views["contour"]
+    groups = outfits(people)
+    # Everybody in one Look: other garments are the last of the questions, not the first.
+    one = judged.column("look") == judged.column("look").min()
+    dressed = {"person": judged.column("person")[one], "look": outfits(judged)[one], "shot": judged.column("shot")[one]}
+    runs: dict[str, dict[str, list[Retrieval]]] = {"other_colors": {}, "same_colors": {}, "other_look": {}}
+    moved = []
+    for seed in setting.seeds:
+        found: dict[str, Vectors] = {}
+        for kind, (training, judging) in views.items():
+            sketched = {"contour": CONTOUR, "edges": CONTOUR, "even": {**CONTOUR, "learned": False}}
+            recipe = setting.recipe(
+                f"contour-{kind}", seed, CONTOUR_STEPS, network=sketched.get(kind, SMALL), losses=IDENTITY
+            )
+            network = setting.learned(
+                lambda r=recipe, shown=training: Described(r, shown, people.day, groups=groups), recipe
+            )
+            found[kind] = embed(network, judging)
+            if kind == "contour":
+                moved.append(turned(network))
+        found["both"] = np.concatenate([found["contour"], found["colors"]], 1)
+        for kind, vectors in found.items():
+            features = Features(vectors[one], vectors[one])
+            for name, protocol in (("other_colors", "world-across-looks"), ("same_colors", "world-within-look")):
+                runs[name].setdefault(kind, []).append(evaluate(features, dressed, dressed, protocol))
+            runs["other_look"].setdefault(kind, []).append(judged.judge(vectors, "world-across-looks"))
+    asked = {
+        "other_colors": "another Shot in the same garments, all in other colors",
+        "same_colors": "another Shot in the same garments and colors",
+        "other_look": "another Look, whose garments are others too",
+    }
+    note = (
+        "contour: borders of the world's own segmentation, rays at learned angles, which are "
+        f"{np.mean(moved):.1f} degrees away from even ones; edges: gradients instead; colors: every color of the "
+        "person is by chance; clothes: skin and hair keep theirs; both: contour and colors side by side; "
+        f"{CONTOUR_STEPS} steps of 64 pictures"
+    )
+    for name, each in runs.items():
+        alone = {kind: found for kind, found in each.items() if kind != "both"}
+        add_comparison(evidence, f"reid_training.contour.{name}", "contour", alone, f"{asked[name]}; {note}")
+        both, whose = [run.values()["mAP"] for run in each["both"]], each["both"][0].person
+        add_mean(evidence, f"reid_training.contour.{name}.map_both", both, whose)
+        for kind in ("contour", "colors"):
+            values = [run.values()["mAP"] for run in each[kind]]
+            add_gain(evidence, f"reid_training.contour.{name}.both_gain_over_{kind}", both, values, whose, kind)
+
+
+# -- LDE ---------------------------------------------------------------------------------------------------------------
+
+LDE_STEPS = 400
+SEEN, UNSEEN = (41, 42, 43), 51
+SPLIT = {**SMALL, "backbone": "split_iresnet"}
+
+
+class MixedStyles(Described):
+    """Statistics of early maps mixed between the pictures of a batch, as MixStyle does (Zhou et al., 2021)."""
+
+    def loss(self, step: int) -> tuple[torch.Tensor, Parts]:
+        """The recipe's losses, every second time with mixed styles behind the first two stages."""
+        if torch.rand(()) < 0.5:
+            return super().loss(step)
+        hooks = [stage.register_forward_hook(mixed_styles) for stage in self.network.stages[:2]]
+        try:
+            return super().loss(step)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+def mixed_styles(_: torch.nn.Module, __: tuple[torch.Tensor, ...], maps: torch.Tensor) -> torch.Tensor:
+    """(N, C, H, W) maps whose means and deviations are mixed with those of another of them."""
+    mean, deviation = maps.mean((2, 3), keepdim=True), (maps.var((2, 3), keepdim=True) + 1e-6).sqrt()
+    plain = (maps - mean) / deviation
+    mean, deviation = mean.detach(), deviation.detach()
+    other = torch.randperm(len(maps))
+    own = torch.distributions.Beta(0.1, 0.1).sample((len(maps), 1, 1, 1))
+    mean, deviation = (own * side + (1 - own) * side[other] for side in (mean, deviation))
+    return plain * deviation + mean
+
+
+def faceless(people: People) -> Pictures:
+    """Pictures with a patch of their mean color where the face is."""
+    out, scale = people.pictures.copy(), people.pictures.shape[1] / BODY[0]
+    for picture, five in zip(out, people.column("five") * scale, strict=True):
+        low, high = five.min(0), five.max(0)
+        margin = 0.5 * (high - low).max() + 1
+        left, top = np.maximum(np.floor(low - margin), 0).astype(int)
+        right, bottom = np.maximum(np.ceil(high + margin) + 1, 0).astype(int)
+        patch = picture[top:bottom, left:right]
+        if patch.size:
+            patch[:] = patch.mean((0, 1))
+    return out
+
+
+def measure_lde(setting: Setting, evidence: Evidence) -> None:
+    """Several worlds, everybody in one of them, for a world that is none of these; another one for each seed."""
+    people, judged = (setting.people(part, 64) for part in ("train", "judge"))
+    hidden = People(faceless(judged), judged.chips)
+    _, of = np.unique(people.column("person"), return_inverse=True)
+    domains = of % len(SEEN)
+    pictures = people.pictures.copy()
+    for number, world in enumerate(SEEN):
+        pictures[domains == number] = another_world(pictures[domains == number], world)
+    known = [judged.seen(world).pictures for world in SEEN]
+    runs: dict[str, list[Retrieval]] = {}
+    without_faces: dict[str, list[Retrieval]] = {}
+    told: dict[str, list[float]] = {}
+    for seed in setting.seeds:
+        unseen, unseen_hidden = (side.seen(UNSEEN + seed) for side in (judged, hidden))
+        pairs = {"triplet": IDENTITY["triplet"]}
+        makers: dict[str, tuple[dict[str, Any], Callable[[TrainRecipe], Learner]]] = {
+            "lde": (pairs, lambda r: LatentDomainExpansion(r, pictures, people.day, domains)),
+            "split": (pairs, lambda r: LatentDomainExpansion(r, pictures, people.day, domains, Expansion(strength=0))),
+            "mixed": (IDENTITY, lambda r: MixedStyles(r, pictures, people.day)),
+            "plain": (IDENTITY, lambda r: Described(r, pictures, people.day)),
+        }
+        for kind, (losses, make) in makers.items():
+            recipe = setting.recipe(f"lde-{kind}", seed, LDE_STEPS, network=SPLIT, losses=losses)
+            network = setting.learned(lambda r=recipe, make=make: make(r), recipe)
+            runs.setdefault(kind, []).append(unseen.judge(embed(network, unseen.pictures), "world-within-look"))
+            without_faces.setdefault(kind, []).append(
+                unseen_hidden.judge(embed(network, unseen_hidden.pictures), "world-within-look")
+            )
+            told.setdefault(kind, []).append(domains_told(network, known))
+    note = (
+        f"another Shot of the same Look in a world that was not trained on, another one for each seed; {len(SEEN)} "
+        "worlds with other people in each; split: features are parted and domains not expanded; mixed: statistics of "
+        f"early maps are mixed; {LDE_STEPS} steps of 64 pictures"
+    )
+    add_comparison(evidence, "reid_training.lde", "lde", runs, note)
+    add_comparison(evidence, "reid_training.lde.faceless", "lde", without_faces, f"faces hidden; {note}")
+    for kind, shares in told.items():
+        evidence.add(
+            f"reid_training.lde.domain_told_{kind}", 100 * float(np.mean(shares)), "%", n=len(shares),
+            against=("chance", 100 / len(SEEN)),
+            note="balanced accuracy of a linear classifier on embeddings of judged people in the worlds trained on; "
+            f"n counts trainings; {by_seed(100 * np.array(shares))}",
+        )  # fmt: skip
+
+
 # -- CION --------------------------------------------------------------------------------------------------------------
 
 CION_START, CION_STEPS, FINE_STEPS = 150, 300, 150
@@ -825,6 +1036,8 @@ PARTS: dict[str, Callable[[Setting, Evidence], None]] = {
     "domainmix": measure_domainmix,
     "market": measure_market,
     "made": measure_made,
+    "contour": measure_contour,
+    "lde": measure_lde,
     "cion": measure_cion,
     "snp": measure_snp,
     "cast": measure_cast,

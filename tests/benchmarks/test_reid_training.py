@@ -6,14 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
 pytest.importorskip("kornia")
 pytest.importorskip("accelerate")
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-import reid_training as bench
-from ipse.training.data import Chips, Cut
+import reid_training as bench  # noqa: E402
+from ipse.encoders.backbones.contour import ContourNetwork  # noqa: E402
+from ipse.training.data import Chips, Cut  # noqa: E402
 
 
 def people(count=12, looks=2, shots=4):
@@ -70,6 +71,64 @@ def test_folders_hold_others_and_some_people_are_there_twice():
     assert 0.5 < (folders % 40 == person).mean() < 0.75
     twice = np.unique(folders[folders >= 40]) - 40
     assert len(twice) == 4 and np.isin(twice, folders).all()
+
+
+def test_everybody_in_one_look_is_in_two_colorings_that_keep_the_form():
+    everyone = people()
+    outfits, days = bench.outfits(everyone), everyone.day
+    assert outfits.tolist() == [0, 1, 0, 1] * 24
+    shuffled = np.random.default_rng(0).permutation(len(days))
+    assert (bench.outfits(everyone.choose(np.isin(np.arange(len(days)), shuffled[:50]))) < 2).all()
+    parts = np.zeros((len(days), 16, 8), np.uint8)
+    parts[:, 4:12, 2:6] = bench.LABELS.index("top")
+    parts[:, 2:4, 3:5] = bench.LABELS.index("hair")
+    kept = (*bench.STAYS, "hair")
+    colored = bench.recolored(everyone, parts, kept)
+    stays = np.isin(parts, [bench.LABELS.index(name) for name in kept])
+    assert (colored[stays] == everyone.pictures[stays]).all() and (colored[~stays] != everyone.pictures[~stays]).any()
+    flat = bench.People(np.full_like(everyone.pictures, 90), everyone.chips)
+    tops = bench.recolored(flat, parts, kept)[:, 8, 4].astype(int)
+    assert (tops[0] == tops[2]).all() and (tops[1] == tops[3]).all()
+    assert (tops[0] != tops[1]).any() and (tops[0] != tops[4]).any()
+
+
+def test_faces_are_hidden_and_nothing_else():
+    everyone = people(count=2, looks=1, shots=2)
+    five = np.tile(np.array([[28, 20], [36, 20], [32, 24], [29, 28], [35, 28]], np.float32), (4, 1, 1))
+    five[3] += 1000  # outside of the picture
+    shown = np.random.default_rng(0).integers(0, 256, (4, 128, 64, 3)).astype(np.uint8)
+    columns = {**everyone.chips.columns, "five": five}
+    chips = Chips(Path("nowhere"), Cut("whole", (128, 64)), "", columns, np.arange(4))
+    for side in (128, 64):
+        pictures = shown if side == 128 else bench.smaller(shown, 64)
+        hidden = bench.faceless(bench.People(pictures, chips))
+        changed = (hidden != pictures).any(3)
+        down, right = np.nonzero(changed[0])
+        scale = side / 128
+        assert down.min() <= 20 * scale and down.max() >= 28 * scale and down.max() < 50 * scale
+        assert right.min() <= 28 * scale and right.max() >= 36 * scale and len(np.unique(hidden[0][changed[0]])) <= 3
+        assert not changed[3].any() and changed[0].mean() < 0.06
+
+
+def test_mixed_styles_change_statistics_and_nothing_else():
+    torch.manual_seed(0)
+    maps = torch.randn(6, 3, 8, 4) * torch.rand(6, 3, 1, 1) + torch.randn(6, 3, 1, 1)
+    mixed = bench.mixed_styles(None, (), maps)
+
+    def plain(x):
+        return (x - x.mean((2, 3), keepdim=True)) / x.std((2, 3), keepdim=True)
+
+    assert torch.allclose(plain(mixed), plain(maps), atol=1e-3) and not torch.allclose(mixed, maps, atol=1e-2)
+    means, before = mixed.mean((2, 3)), maps.mean((2, 3))
+    assert (means <= before.amax(0) + 1e-4).all() and (means >= before.amin(0) - 1e-4).all()
+
+
+def test_rays_that_were_not_moved_are_not_turned():
+    network = ContourNetwork(width=0.125)
+    assert bench.turned(network) == 0
+    with torch.no_grad():
+        network.streams[0].polar.gaps[0] += 0.5
+    assert bench.turned(network) > 1
 
 
 def test_pictures_of_nobody_are_alone():

@@ -131,6 +131,27 @@ def test_the_expansion_grows_and_changes_what_is_learned():
     assert grown[1][1] > grown[0][1] + 0.1
 
 
+def test_domains_leave_what_is_let_through_and_stay_in_what_is_held_back():
+    shown, people, domains = seen()
+    plan = recipe(network=SPLIT, losses={"triplet": {}}, optimizer={"rate": 0.005, "warmup": 2}, steps=60)
+    learner = LatentDomainExpansion(plan, shown, people, domains, Expansion(strength=0, apart=4.0)).train()
+    with torch.no_grad():
+        # Who tells domains knows how, by the first number.
+        learner.tell.weight.zero_()
+        learner.tell.weight[:, 0] = torch.tensor([-1.0, 1.0])
+    grown = []
+    for apart in (0.0, 4.0):
+        learner.expansion = Expansion(strength=0, domain=0, apart=apart)
+        learner.zero_grad()
+        torch.manual_seed(1)
+        loss, parts = learner.loss(5)
+        loss.backward()
+        assert parts["sure"] > 0 and learner.tell.weight.grad.abs().sum() == 0
+        grown.append(learner.network.neck.linear.weight.grad.clone())
+    changed = (grown[1] - grown[0]).abs().sum(1)
+    assert changed[0] > 1e-6 and changed[1:].max() < 1e-6 * changed[0].clamp(min=1)
+
+
 def test_what_does_not_fit_is_refused():
     shown, people, domains = seen()
     plan = recipe(network=SPLIT, losses={"triplet": {}})

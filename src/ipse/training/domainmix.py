@@ -189,8 +189,8 @@ def centered(vectors: Vectors, camera: npt.NDArray[np.int64]) -> Vectors:
 
 
 def balance(logits: torch.Tensor) -> torch.Tensor:
-    """Domain balance loss: by how much the discriminator's (N, 2) logits are surer than chance, in nats."""
-    return (logits.softmax(1) * logits.log_softmax(1)).sum(1).mean() + math.log(2)
+    """Domain balance loss: by how much a discriminator's (N, domains) logits are surer than chance, in nats."""
+    return (logits.softmax(1) * logits.log_softmax(1)).sum(1).mean() + math.log(logits.shape[1])
 
 
 class Discriminator(nn.Module):

@@ -1,17 +1,18 @@
 """LDE, latent domain expansion: people told from each other in places that nobody trained on (Zhang et al., 2024).
 
 Pictures from several domains (places, cameras, seasons) show who somebody is and where it was taken. A gate parts the
-two (`SplitIResNet`): what it lets through must tell people apart, what it holds back must tell domains apart, and the
-two must not be alike. How domains differ is then known as directions in the space of embeddings, and their covariance
-in each domain is kept as training goes. The classifier must be right for a picture's embedding moved by any mixture of
-these directions. Not a sample of them is drawn: for infinitely many the mean of the loss has an upper bound in closed
-form (`expanded_logits`), in which another person's score rises by how far the directions could carry it.
+two (`SplitIResNet`): what it lets through must tell people apart, what it holds back must tell domains apart, and who
+tells domains must be at a loss before what is let through. How domains differ is then known as directions in the space
+of embeddings, and their covariance in each domain is kept as training goes. The classifier must be right for a
+picture's embedding moved by any mixture of these directions. Not a sample of them is drawn: for infinitely many the
+mean of the loss has an upper bound in closed form (`expanded_logits`), in which another person's score rises by how far
+the directions could carry it.
 
 From the paper's abstract and a summary of its text are the parting, the directions drawn from a normal distribution
 with the covariance of each domain, the cross-entropy of infinitely many, and the triplets beside it. The bound is that
-of implicit semantic data augmentation (Wang et al., 2019). The gate, what keeps the two parts unlike, that a covariance
-is taken around the middle of all domains, so that it knows how they differ from each other too, and the numbers are
-ours. The paper's other half, a benchmark of photographs with hidden faces, is not here.
+of implicit semantic data augmentation (Wang et al., 2019). The gate, what keeps domains out of identity, and the
+numbers are ours, and so is that a covariance is taken around the middle of all domains: so it knows how they differ
+from each other too. The paper's other half, a benchmark of photographs with hidden faces, is not here.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from ipse.catalogue import system
 from ipse.encoders.backbones.split import SplitIResNet
 from ipse.errors import TrainingError
 from ipse.training.described import Described
+from ipse.training.domainmix import balance
 from ipse.training.learning import Parts, Pictures
 from ipse.training.recipe import TrainRecipe
 
@@ -44,7 +46,7 @@ class Expansion:
     domain
         Weight of telling domains by what is held back.
     apart
-        Weight of the squared cosine between the two parts of a picture.
+        Weight of keeping what is let through from telling domains; see `ipse.training.domainmix.balance`.
     keep
         Share of the old covariances that a step keeps.
     """
@@ -177,8 +179,10 @@ class LatentDomainExpansion(Described):
         logits = expanded_logits(embeddings, labels, self.weight, self.covariances.clone(), domains, strength)
         classes = functional.cross_entropy(logits, labels)
         pairs, parts = self.losses(embeddings, labels)
-        told = functional.cross_entropy(self.tell(moved), domains)
-        alike = functional.cosine_similarity(embeddings, moved).pow(2).mean()
-        total = classes + pairs + plan.domain * told + plan.apart * alike
-        own = {"classes": classes, "domain": told, "alike": alike}
+        # Who tells domains looks at both parts; only what is held back is to help.
+        told, found = (functional.cross_entropy(self.tell(side), domains) for side in (moved, embeddings.detach()))
+        blind = functional.linear(embeddings, self.tell.weight.detach(), self.tell.bias.detach())
+        sure = balance(blind)
+        total = classes + pairs + plan.domain * (told + found) + plan.apart * sure
+        own = {"classes": classes, "domain": told, "sure": sure}
         return total, parts | {name: value.detach() for name, value in own.items()}
