@@ -2,7 +2,11 @@
 
 import io
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -245,6 +249,29 @@ def test_time_is_up(finished, data, cache, tmp_path):
     assert not (tmp_path / "vae" / "record.json").exists()
     assert stages.run(recipe("vae"), data, tmp_path, cache=cache, resume=True)["steps"] == 10
     assert weights_of(tmp_path / "vae") == weights_of(runs / "vae")
+
+
+def test_two_processes_share_batches(data, tmp_path):
+    plan = {"stage": "vae", **SHARED, **RECIPES["vae"], "steps": 1}
+    # Whole pictures, so that the processes' shares are those of one process but for the noise of latents.
+    plan["options"] = {"crop": SIDE, "whole": 0.0}
+    (tmp_path / "vae.yaml").write_text(yaml.safe_dump(plan))
+    own = [str(Path(sys.executable).with_name("ipse")), "train", "base", "vae", str(tmp_path / "vae.yaml")]
+    own += ["--data", str(data[0]), "--data", str(data[1]), "--cache", str(tmp_path / "cache"), "--out"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+
+    def gradient(folder):
+        # What Adam remembers of its first step.
+        state = torch.load(folder / "vae" / "checkpoint.pt", weights_only=True)["optimizer"]["state"]
+        return torch.cat([part["exp_avg"].flatten() for part in state.values()])
+
+    subprocess.run([*own, str(tmp_path / "one")], check=True, env=environment)
+    done = subprocess.run([*launch, *own, str(tmp_path / "two")], check=True, env=environment, capture_output=True)
+    assert json.loads((tmp_path / "two" / "vae" / "record.json").read_text())["processes"] == 2
+    assert done.stdout.decode().count("M parameters") == 1
+    both = gradient(tmp_path / "one"), gradient(tmp_path / "two")
+    assert torch.nn.functional.cosine_similarity(*both, dim=0) > 0.98
 
 
 def test_another_recipe_or_other_data_do_not_resume(data, cache, tmp_path):

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ipse.cli.train_base import Cache, Data, Minutes, Resume, Steps
-from ipse.cli.training import needs, progress
+from ipse.cli.training import needs, progress, tell
 
 
 def adapter(
@@ -53,10 +53,4 @@ def adapter(
             on_look=on_pack,
             on_step=on_step,
         )
-    if not record:
-        typer.echo("Time is up: go on by the same command with --resume.")
-        return
-    for name, value in record["figures"].items():
-        typer.echo(f"{name:32s} {value:.4f}")
-    file = folder / f"{plan.stage}.safetensors"
-    typer.echo(f"{file}: {record['parameters'] / 1e6:.2f} M parameters, {record['seconds']:.0f} s")
+    tell(record, folder / f"{plan.stage}.safetensors")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ipse.cli.training import needs, progress
+from ipse.cli.training import needs, progress, tell
 from ipse.errors import TrainingError
 
 base = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
@@ -87,6 +87,9 @@ def denoiser(
     - `ipse train base denoiser recipes/base/denoiser.yaml --data faces`
 
     - `ipse train base denoiser recipes/base/denoiser.yaml --data faces --minutes 55`, then the same with `--resume`
+
+    - `torchrun --nproc-per-node 4 $(which ipse) train base denoiser recipes/base/denoiser.yaml --data faces`, where
+      four cores or GPUs share every batch
     """
     _train("denoiser", recipe, data, out, resume, steps, minutes, cache)
 
@@ -155,9 +158,4 @@ def _train(
             on_pack=on_pack,
             on_step=on_step,
         )
-    if not record:
-        typer.echo("Time is up: go on by the same command with --resume.")
-        return
-    for name, value in record["figures"].items():
-        typer.echo(f"{name:32s} {value:.4f}")
-    typer.echo(f"{out / stage / 'weights'}: {record['parameters'] / 1e6:.2f} M parameters, {record['seconds']:.0f} s")
+    tell(record, out / stage / "weights")

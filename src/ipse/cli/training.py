@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import typer
 
 from ipse.errors import TrainingError
 
@@ -61,3 +65,15 @@ def progress(name: str) -> Iterator[tuple[Callable[[int, int], None], Callable[[
 
     with bar:
         yield on_pack, on_step
+
+
+def tell(record: Mapping[str, Any], result: Path) -> None:
+    """Print what a training with a limit of minutes came to; of several processes only the first does."""
+    if os.environ.get("RANK", "0") != "0":
+        return
+    if not record:
+        typer.echo("Time is up: go on by the same command with --resume.")
+        return
+    for name, value in record["figures"].items():
+        typer.echo(f"{name:32s} {value:.4f}")
+    typer.echo(f"{result}: {record['parameters'] / 1e6:.2f} M parameters, {record['seconds']:.0f} s")

@@ -2,6 +2,8 @@
 
 As in `ipse.training.loop` all chance is drawn from generators that are set before each step from the seed and the
 number of the step, so the state of a run is its weights, their average, its optimizer and the number of the step.
+
+Started by torchrun in several processes, each takes its share of every batch, and their gradients are averaged.
 """
 
 from __future__ import annotations
@@ -17,8 +19,10 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 import torch
+from accelerate import PartialState
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector
 from torch.optim.swa_utils import AveragedModel
 
 from ipse._files import atomic_write
@@ -141,7 +145,8 @@ def train(
     out
         A folder for checkpoint, log, sheets and what comes out.
     resume
-        Go on with the run that the folder holds; on a CPU the result is what it would have been without the break.
+        Go on with the run that the folder holds; on a CPU, in as many processes, the result is what it would have been
+        without the break.
     minutes
         Stop after so long, with a checkpoint; None for until the end.
     on_step
@@ -150,12 +155,13 @@ def train(
     Returns
     -------
     dict
-        The record, also in ``record.json``; empty if time was up before the end.
+        The record, also in ``record.json``; empty if time was up before the end, and in all processes but the first.
 
     Raises
     ------
     TrainingError
-        For a recipe that cannot be, a folder that holds another run, or a loss that is no number.
+        For a recipe that cannot be, a folder that holds another run, a batch too small for the processes, or a loss
+        that is no number.
     DataError
         For a disk that is full, or a damaged checkpoint.
     """
@@ -178,16 +184,24 @@ class _Run:
             raise TrainingError(f"{out} holds no checkpoint to resume from.", "Start the run without --resume.")
         if not resume and self.checkpoint.exists():
             raise TrainingError(f"{out} holds a run already.", "Go on with it by --resume, or choose another folder.")
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        torch.manual_seed(recipe.seed)
-        self.stage = make(recipe, corpus, self.device)
+        self.processes = PartialState(cpu=not torch.cuda.is_available())
+        self.device = self.processes.device
+        if recipe.batch < self.processes.num_processes:
+            raise TrainingError(
+                f"A batch of {recipe.batch} cannot be shared by {self.processes.num_processes} processes.",
+                "Start fewer.",
+            )
+        # The first makes what all read, such as latents.
+        with self.processes.main_process_first():
+            torch.manual_seed(recipe.seed)
+            self.stage = make(recipe, corpus, self.device)
         self.network = self.stage.network.to(self.device, memory_format=memory_format(self.device))
         self.average = AveragedModel(self.network, multi_avg_fn=averaging(recipe.ema))
         self.optimizer = optimizer_of(recipe, self.network)
         self.step, self.seconds, self.figures = 0, 0.0, {}
         if resume:
             self._restore()
-        else:
+        elif self.processes.is_main_process:
             # Of a run that was killed before its first checkpoint.
             (out / "log.jsonl").unlink(missing_ok=True)
 
@@ -203,9 +217,15 @@ class _Run:
             losses.append(loss)
             parts.append(told)
             self.step += 1
-            last, up = self.step == recipe.steps, end is not None and time.monotonic() > end
+            last, up = self.step == recipe.steps, self._anywhere(end is not None and time.monotonic() > end)
             save, look = self.step % recipe.save_every == 0, self.step % recipe.look_every == 0
             if not (self.step % _LOOK == 0 or save or look or last or up or first):
+                continue
+            if not self.processes.is_main_process:
+                self._mean(losses)
+                if up and not last:
+                    return {}
+                losses, parts = [], []
                 continue
             mean = self._mean(losses)
             means = {name: float(torch.stack([told[name] for told in parts]).mean()) for name in parts[0]}
@@ -222,23 +242,42 @@ class _Run:
             if up and not last:
                 return {}
             losses, parts, began = [], [], time.perf_counter()
-        return self._finish()
+        return self._finish() if self.processes.is_main_process else {}
 
     def _one_step(self) -> tuple[Tensor, dict[str, Tensor]]:
-        seed = np.random.SeedSequence([self.recipe.seed, self.step])
+        number, processes = self.processes.process_index, self.processes.num_processes
+        seed = np.random.SeedSequence([self.recipe.seed, self.step, *([number] if number else [])])
         torch.manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
         self.network.train()
         self.stage.progress = self.step / self.recipe.steps
-        rows = self.stage.sampler.batch(self.step)
+        rows = self.stage.sampler.batch(self.step)[number::processes]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
             loss, parts = self.stage.loss(rows, np.random.default_rng(seed.spawn(1)[0]))
         loss.backward()
+        if processes > 1:
+            self._average_gradients()
         if self.recipe.optimizer.clip:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.optimizer.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.average.update_parameters(self.network)
         return loss.detach(), {name: part.detach() for name, part in parts.items()}
+
+    def _average_gradients(self) -> None:
+        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        together = parameters_to_vector(gradients)
+        torch.distributed.all_reduce(together)
+        together /= self.processes.num_processes
+        for gradient, part in zip(gradients, together.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def _anywhere(self, flag: bool) -> bool:
+        """Whether it is so in any process, so that all stop at the same step."""
+        if self.processes.num_processes == 1:
+            return flag
+        flags = torch.tensor(float(flag), device=self.device)
+        torch.distributed.all_reduce(flags)
+        return bool(flags)
 
     def _mean(self, losses: list[Tensor]) -> float:
         values = torch.stack(losses).float().cpu()
@@ -293,6 +332,8 @@ class _Run:
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds, self.figures = state["step"], state["seconds"], state["figures"]
+        if not self.processes.is_main_process:
+            return
         # What was logged after the checkpoint happens again.
         path = self.out / "log.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
@@ -312,6 +353,7 @@ class _Run:
             "people": len(np.unique(self.stage.corpus.person)),
             "steps": self.step,
             "seconds": round(self.seconds, 1),
+            "processes": self.processes.num_processes,
             "parameters": sum(p.numel() for p in network.parameters()),
             "figures": self.figures,
             "machine": machine(),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 
 from ipse.diffusion.training.assemble import load_stage
 from ipse.diffusion.training.data import Corpus, pack
@@ -71,7 +72,8 @@ def run(
     }
     if recipe.stage not in makers:
         raise TrainingError(f"There is no stage {recipe.stage!r}.", f"There are {', '.join(makers)}.")
-    corpus = pack(data, cache or cache_dir() / "packs", recipe.size, on_pack=on_pack)
+    with PartialState(cpu=not torch.cuda.is_available()).main_process_first():
+        corpus = pack(data, cache or cache_dir() / "packs", recipe.size, on_pack=on_pack)
     return train(
         makers[recipe.stage],
         recipe,
