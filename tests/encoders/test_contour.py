@@ -130,3 +130,19 @@ def test_people_are_learned_by_their_outline(tmp_path):
     centers = np.stack([vectors[people == n].mean(0) for n in range(6)])
     assert ((vectors @ centers.T).argmax(1) == people).mean() > 0.9
     assert all(stream.polar.gaps.abs().max() > 0 for stream in network.streams)
+
+
+def test_a_network_of_rays_can_be_exported(tmp_path):
+    pytest.importorskip("onnx")
+    pytest.importorskip("kornia")
+    sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
+    from walking import pictures, recipe
+
+    from ipse.training.described import Described
+    from ipse.training.export import export_onnx
+    from ipse.training.learning import learn
+
+    people = np.repeat(np.arange(4), 4)
+    plan = recipe(name="rays", steps=1, network={"backbone": "contour", **TINY}, losses={"softmax": {}})
+    weights = learn(Described(plan, pictures(people), people), tmp_path)
+    assert export_onnx(weights)["random"]["embedding"] < 1e-4

@@ -116,7 +116,8 @@ class PolarTransform(nn.Module):
         angles = self.angles
         radii = (torch.arange(self.radii, device=x.device) + 0.5) / self.radii
         grid = torch.stack([angles.cos()[:, None] * radii, angles.sin()[:, None] * radii], 2)
-        grid = grid.to(x.dtype).expand(len(x), -1, -1, -1)
+        # Not `len`, which would fix the number of pictures in what is exported.
+        grid = grid.to(x.dtype).expand(x.shape[0], -1, -1, -1)
         return functional.grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 
