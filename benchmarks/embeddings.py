@@ -31,10 +31,11 @@ import numpy as np
 from rich.console import Console
 
 import reid
-from encoders import check_market_run, hsv_stripes, percent
+from encoders import check_market_run, percent
 from ipse._files import atomic_write
 from ipse.attributes.sesa import explicit_space
 from ipse.encoders import ShippedEncoder
+from ipse.encoders.stripes import hsv_stripes
 from ipse.faces import Face, align
 from ipse.gallery.fastrp import fastrp as embed_nodes
 from ipse.gallery.fastrp import projection

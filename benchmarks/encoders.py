@@ -48,6 +48,7 @@ import world
 from ipse._files import atomic_write
 from ipse.attributes import VOCABULARY, AttributeRecognizer
 from ipse.encoders import AveragedEncoder, DlibFaceEncoder, Encoder, ShippedEncoder
+from ipse.encoders.stripes import hsv_stripes
 from ipse.encoders.trained import TrainedEncoder
 from ipse.faces import Face, HogDetector, LandmarkPredictor, align
 from ipse.faces.landmarks import five_of
@@ -299,36 +300,6 @@ def face(evidence: Evidence, setting: Setting) -> None:
 
 
 # -- bodies ------------------------------------------------------------------------------------------------------------
-
-
-def hsv_stripes(images: Sequence[np.ndarray], stripes: int = 8, bins: tuple[int, int, int] = (8, 4, 4)) -> np.ndarray:
-    """Histograms of colors in horizontal stripes, the customary features of re-identification before networks.
-
-    Each stripe has one joint histogram of hue, saturation and value that sums to 1; the roots of its counts are taken,
-    so that the cosine of two pictures is the mean Bhattacharyya coefficient of their stripes (Hellinger's distance).
-
-    Parameters
-    ----------
-    images
-        N pictures, (H, W, 3) uint8 RGB, of any size.
-    stripes
-        Of equal height.
-    bins
-        Of hue, saturation and value.
-
-    Returns
-    -------
-    (N, stripes × bins) float32 array
-    """
-    size = int(np.prod(bins))
-    found = np.empty((len(images), stripes, size), np.float32)
-    for row, image in zip(found, images, strict=True):
-        hsv = np.asarray(Image.fromarray(image).convert("HSV"), np.int64)
-        hue, saturation, value = (hsv[..., i] * count // 256 for i, count in enumerate(bins))
-        cell = (hue * bins[1] + saturation) * bins[2] + value
-        for histogram, stripe in zip(row, np.array_split(cell, stripes), strict=True):
-            histogram[:] = np.sqrt(np.bincount(stripe.ravel(), minlength=size) / stripe.size)
-    return found.reshape(len(images), -1)
 
 
 def encode_bodies(encoder: Encoder, images: Sequence[np.ndarray], what: str) -> np.ndarray:

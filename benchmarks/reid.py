@@ -34,9 +34,10 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from encoders import Market, check_market_run, encode_bodies, hsv_stripes, percent
+from encoders import Market, check_market_run, encode_bodies, percent
 from ipse._files import atomic_write
 from ipse.encoders import AveragedEncoder, DlibFaceEncoder
+from ipse.encoders.stripes import hsv_stripes
 from ipse.encoders.trained import TrainedEncoder
 from ipse.faces import Face, align
 from ipse.faces.quality import assess
@@ -46,7 +47,7 @@ from ipse.gallery.conditional import Boundary, Conditional, Space, Wanted
 from ipse.gallery.faim import bridge
 from ipse.gallery.multivector import Chamfer, VectorSets
 from ipse.gallery.muvera import FixedDimensionalEncoding, MuveraSearch
-from ipse.gallery.rerank import KReciprocal, expand_gallery, expand_queries
+from ipse.gallery.reid import WAYS, Way
 from ipse.images import read_image, resize
 from ipse.measure import Evidence, Features, Ignore, Protocol, Retrieval, bootstrap_ci, compare, evaluate
 from ipse.measure.datasets import first_of_each, open_dataset
@@ -189,48 +190,34 @@ def add_ahead(
 # -- order -------------------------------------------------------------------------------------------------------------
 
 
-def searched(
-    seen: Seen,
-    *,
-    mirror: bool = False,
-    centralized: bool = False,
-    expanded: tuple[int, float] | None = None,
-    reranked: bool = False,
-) -> DistanceSource:
-    """Distances of a search with some of what needs no training, in this order."""
-    query, gallery = seen.split(seen.mirrored if mirror else seen.plain)
-    if centralized:
-        moved = centralize(np.concatenate([query, gallery]))
-        query, gallery = moved[: len(query)], moved[len(query) :]
-    if expanded:
-        gallery = expand_gallery(gallery, *expanded)
-        query = expand_queries(query, gallery, *expanded)
-    return KReciprocal(query, gallery) if reranked else Features(query, gallery)
+def searched(seen: Seen, way: Way) -> DistanceSource:
+    """Distances of a search with some of what needs no training."""
+    return way.search(*seen.split(seen.mirrored if way.mirror else seen.plain))
 
 
 def ablation(evidence: Evidence, setting: Setting) -> None:
     """Add the figures of each method alone, of all together, and of all but one."""
     val, train = open_market(setting, "val"), open_market(setting, "train")
     asked = f"{len(val.query)} queries against {len(val.gallery)} pictures of Market-1501 val"
-    cosine = val.evaluate(searched(val))
+    cosine = val.evaluate(searched(val, WAYS["cosine"]))
     add(evidence, "reid.cosine_", cosine, f"the encoder alone; {asked}")
     beside = ("cosine", cosine)
 
     choices = [(n, alpha) for n in (2, 5, 10) for alpha in (0.0, 3.0)]
-    held_out = {choice: train.evaluate(searched(train, expanded=choice)).mean_ap() for choice in choices}
+    held_out = {choice: train.evaluate(searched(train, Way(expanded=choice))).mean_ap() for choice in choices}
     n, alpha = best = max(held_out, key=held_out.__getitem__)
-    alone: dict[str, tuple[dict[str, Any], str]] = {
-        "mirror": ({"mirror": True}, "averaged with the mirror image"),
-        "pose2id": ({"centralized": True}, "k1 = k2 = 2 as published, queries and gallery together"),
-        "kreciprocal": ({"reranked": True}, "k1 20, k2 6, λ 0.3 as published"),
+    alone: dict[str, tuple[Way, str]] = {
+        "mirror": (WAYS["mirror"], "averaged with the mirror image"),
+        "pose2id": (WAYS["pose2id"], "k1 = k2 = 2 as published, queries and gallery together"),
+        "kreciprocal": (WAYS["kreciprocal"], "k1 20, k2 6, λ 0.3 as published"),
         "expansion": (
-            {"expanded": best},
+            Way(expanded=best),
             f"of gallery, then queries, by {n} neighbors weighing cosine^{alpha:g}: the best of 2, 5, 10 neighbors and "
             f"powers 0, 3 on {len(train.query)} queries of people held out of training",
         ),
     }
-    for name, (options, note) in alone.items():
-        add(evidence, f"reid.{name}.", val.evaluate(searched(val, **options)), note, beside)
+    for name, (way, note) in alone.items():
+        add(evidence, f"reid.{name}.", val.evaluate(searched(val, way)), note, beside)
     ours, theirs = val.split(val.plain)
     assert setting.shared
     colors = hsv_stripes(Market.open(setting.shared).images)
@@ -242,22 +229,22 @@ def ablation(evidence: Evidence, setting: Setting) -> None:
     )  # fmt: skip
 
     parts = {"mirror": True, "centralized": True, "reranked": True}
-    everything = val.evaluate(searched(val, **parts))
+    everything = val.evaluate(searched(val, Way(**parts)))
     add(
         evidence, "reid.training_free_", everything,
         f"mirror image, centralization, k-reciprocal re-ranking, with published parameters; {asked}", beside,
     )  # fmt: skip
     steps = [{}, {"mirror": True}, {"mirror": True, "centralized": True}, parts]
-    results = [val.evaluate(searched(val, **step)) for step in steps]
+    results = [val.evaluate(searched(val, Way(**step))) for step in steps]
     names = {"mirror": "mirror", "centralized": "pose2id", "reranked": "kreciprocal"}
     for part, (before, after) in zip(parts, pairwise(results), strict=True):
         add_ahead(
             evidence, f"reid.{names[part]}.added", after, ("the steps before", before),
             note="in the order mirror image, centralization, re-ranking",
         )  # fmt: skip
-        less = val.evaluate(searched(val, **{**parts, part: False}))
+        less = val.evaluate(searched(val, Way(**{**parts, part: False})))
         add_ahead(evidence, f"reid.{names[part]}.part", everything, ("all three without it", less))
-    with_expansion = val.evaluate(searched(val, **parts, expanded=best))
+    with_expansion = val.evaluate(searched(val, Way(**parts, expanded=best)))
     add_ahead(
         evidence, "reid.expansion.part", with_expansion, ("all three", everything), note="expansion added to all three"
     )
@@ -270,7 +257,7 @@ def ablation(evidence: Evidence, setting: Setting) -> None:
         note="distance of a feature of length 1 to the mean of its person's, less that of centralized ones",
     )  # fmt: skip
     add_ahead(
-        evidence, "reid.pose2id.claim", val.evaluate(searched(val, centralized=True)), beside,
+        evidence, "reid.pose2id.claim", val.evaluate(searched(val, WAYS["pose2id"])), beside,
         note="centralization alone; generated pictures, the method's other half, are not measured",
     )  # fmt: skip
 

@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
+from ipse.cli.bench_reid import reid
 from ipse.cli.picturing import STEPS, BaseName, Guidance
 from ipse.cli.recognizing import AsJson, DetectorFile, Workers, progress
 from ipse.cli.score import DLIB, IdentityJudge, JudgeName, make_observer, measured, tell
 from ipse.errors import IpseError
 
 bench = typer.Typer(add_completion=False, no_args_is_help=True, help="Hold methods against each other on fixed sets.")
+bench.command()(reid)
 
 
 @bench.callback()
