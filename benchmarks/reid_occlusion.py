@@ -43,7 +43,7 @@ from trials import add_gain, add_mean, measure
 
 SIZE = (96, 48)
 """Height and width of a box in pixels."""
-STEPS, SCENES = 800, 600
+STEPS, SCENES = 750, 600
 NETWORK = {
     "backbone": "kpr", "width": 96, "depth": 4, "heads": 3, "dim": 64, "size": list(SIZE), "patch": 8, "stride": 8,
 }  # fmt: skip
