@@ -73,7 +73,7 @@ class _Block(nn.Module):
     works_means="Published weights give the published outputs (a test); on world people outside the training, streams "
     "with the gate beat one scale and a plain sum in mAP at equal parameters, and instance norm raises mAP on pictures "
     "of another kind. On bodies the gate is ahead of a sum, and instance norm of batch norm; not shown: after the few "
-    "hundred steps of a comparison one scale, whose blocks are shallow, is far ahead of all streams, as it was on faces.",
+    "hundred steps of a comparison one scale, whose blocks are shallow, is far ahead of all streams, as on faces.",
     status="experimental",
 )
 class OSNet(Backbone):
