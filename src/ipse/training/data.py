@@ -290,12 +290,70 @@ def _parquet_rows(shards: Sequence[Path]) -> Iterator[dict[str, Any]]:
                         # Pictures of a person follow each other and all say the same of them: the first will do.
                         row["person_json"] = None if row["person"] in told else row["person_json"]
                         told.add(row["person"])
-                    if row["person"] >= JUDGED_FROM:
-                        raise DataError(
-                            f"{path} holds person {row['person']}; people from {JUDGED_FROM} on are for judging only.",
-                            "Train on people with lower numbers.",
-                        )
+                    refuse_judged(path, row["person"])
                     yield row
+
+
+def refuse_judged(path: Path, person: int) -> None:
+    """Raise a `DataError` if the person of a file is one of those for judging only."""
+    if person >= JUDGED_FROM:
+        raise DataError(
+            f"{path} holds person {person}; people from {JUDGED_FROM} on are for judging only.",
+            "Train on people with lower numbers.",
+        )
+
+
+@dataclass(frozen=True)
+class WorldRows:
+    """Rows of what ``ipse world dataset`` wrote, read anew each time.
+
+    Attributes
+    ----------
+    paths
+        Its files.
+    columns
+        What is read of them; ``person`` is among them.
+    remedy
+        How to render what has these columns.
+    """
+
+    paths: Sequence[Path]
+    columns: Sequence[str]
+    remedy: str
+
+    @classmethod
+    def open(cls, source: str | Path, columns: Sequence[str], remedy: str, files: slice = slice(None)) -> WorldRows:
+        """The files of a folder, or some of them by name.
+
+        Raises
+        ------
+        DataError
+            If there are none.
+        """
+        paths = sorted(Path(source).glob("data/*.parquet"))[files]
+        if not paths:
+            raise DataError(f"{source} holds no data set of the world.", "`ipse world dataset` writes one.")
+        return cls(paths, columns, remedy)
+
+    def __len__(self) -> int:
+        return sum(pq.read_metadata(path).num_rows for path in self.paths)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Each as a dict.
+
+        Raises
+        ------
+        DataError
+            If a column is missing, or somebody is there who is for judging only.
+        """
+        for path in self.paths:
+            with pq.ParquetFile(path) as file:
+                if missing := set(self.columns) - set(file.schema_arrow.names):
+                    raise DataError(f"{path} has no column {sorted(missing)[0]}.", self.remedy)
+                for batch in file.iter_batches(_CHUNK, columns=list(self.columns)):
+                    for row in batch.to_pylist():
+                        refuse_judged(path, row["person"])
+                        yield row
 
 
 def _market_rows(files: Sequence[Path]) -> Iterator[dict[str, Any]]:

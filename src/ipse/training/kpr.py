@@ -18,17 +18,16 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
 import torch
 from torch import nn
 from torch.nn import functional
 
 from ipse.encoders.backbones.common import neck
 from ipse.encoders.backbones.kpr import KEYPOINTS, PARTS, KeypointPrompted, Reduce, prompts
-from ipse.errors import DataError, TrainingError
+from ipse.errors import TrainingError
 from ipse.images import read_image, resize
 from ipse.training.augment import Geometry
-from ipse.training.data import JUDGED_FROM
+from ipse.training.data import WorldRows
 from ipse.training.learning import Learner, Parts, Pictures
 from ipse.training.losses import Softmax, Triplet
 from ipse.training.recipe import TrainRecipe
@@ -114,39 +113,24 @@ def read_boxes(
     DataError
         If there is nothing to read, keypoints or parts are missing, or people are there who are for judging only.
     """
-    paths = sorted(Path(source).glob("data/*.parquet"))[files]
-    if not paths:
-        raise DataError(f"{source} holds no data set with keypoints.", "`ipse world dataset` writes one.")
-    total = sum(pq.read_metadata(path).num_rows for path in paths)
+    columns = ["image", "parts", "keypoints", "keypoints_visible", "person", "look", "shot"]
+    found = WorldRows.open(source, columns, "Render it with `truth: [parts]` and whole bodies.", files)
+    total = len(found)
     pictures, parts = np.empty((total, *size, 3), np.uint8), np.empty((total, *size), np.uint8)
-    points, numbers, done = np.empty((total, KEYPOINTS, 3), np.float32), np.empty((3, total), np.int64), 0
-    wanted = ["image", "parts", "keypoints", "keypoints_visible", "person", "look", "shot"]
-    for path in paths:
-        with pq.ParquetFile(path) as file:
-            if missing := set(wanted) - set(file.schema_arrow.names):
-                raise DataError(
-                    f"{path} has no column {sorted(missing)[0]}.", "Render it with `truth: [parts]` and whole bodies."
-                )
-            for batch in file.iter_batches(256, columns=wanted):
-                for row in batch.to_pylist():
-                    if row["person"] >= JUDGED_FROM:
-                        raise DataError(
-                            f"{path} holds person {row['person']}; people from {JUDGED_FROM} on are for judging only.",
-                            "Train on people with lower numbers.",
-                        )
-                    picture = read_image(row["image"]["bytes"])
-                    pictures[done] = resize(picture, size[1], size[0])
-                    classes = read_image(row["parts"]["bytes"])[..., 0]
-                    # Classes must not be mixed: the nearest pixel's.
-                    y, x = ((np.arange(n) + 0.5) * old / n for n, old in zip(size, classes.shape, strict=True))
-                    classes = classes[np.ix_(y.astype(int), x.astype(int))]
-                    scale = np.array([size[1] / picture.shape[1], size[0] / picture.shape[0]])
-                    points[done, :, :2] = np.array(row["keypoints"]) * scale
-                    points[done, :, 2] = row["keypoints_visible"]
-                    parts[done] = part_map((classes != _BACKGROUND) & (classes != _OCCLUDER), points[done])
-                    numbers[:, done] = row["person"], row["look"], row["shot"]
-                    done += 1
-                    progress(done, total)
+    points, numbers = np.empty((total, KEYPOINTS, 3), np.float32), np.empty((3, total), np.int64)
+    for i, row in enumerate(found):
+        picture = read_image(row["image"]["bytes"])
+        pictures[i] = resize(picture, size[1], size[0])
+        classes = read_image(row["parts"]["bytes"])[..., 0]
+        # Classes must not be mixed: the nearest pixel's.
+        y, x = ((np.arange(n) + 0.5) * old / n for n, old in zip(size, classes.shape, strict=True))
+        classes = classes[np.ix_(y.astype(int), x.astype(int))]
+        scale = np.array([size[1] / picture.shape[1], size[0] / picture.shape[0]])
+        points[i, :, :2] = np.array(row["keypoints"]) * scale
+        points[i, :, 2] = row["keypoints_visible"]
+        parts[i] = part_map((classes != _BACKGROUND) & (classes != _OCCLUDER), points[i])
+        numbers[:, i] = row["person"], row["look"], row["shot"]
+        progress(i + 1, total)
     return Boxes(pictures, *numbers, parts, points)
 
 

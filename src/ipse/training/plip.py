@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
 import torch
 from torch import nn
 from torch.nn import functional
@@ -22,7 +21,7 @@ from ipse.catalogue import system
 from ipse.encoders.backbones import backbone
 from ipse.errors import DataError, TrainingError, WeightsError
 from ipse.images import read_image, resize
-from ipse.training.data import JUDGED_FROM
+from ipse.training.data import WorldRows
 from ipse.training.loop import Writing, read_state, save_state
 from ipse.training.samplers import IdentitySampler
 from ipse.training.tasks.common import begin_with
@@ -120,26 +119,14 @@ def read_described(
     DataError
         If there is nothing to read, captions are missing, or people are there who are for judging only.
     """
-    paths = sorted(Path(source).glob("data/*.parquet"))[files]
-    if not paths:
-        raise DataError(f"{source} holds no data set with captions.", "`ipse world dataset` writes one.")
-    total, rows = sum(pq.read_metadata(path).num_rows for path in paths), []
+    columns = ["image", "person", "look", "captions", "facts"]
+    found, rows = WorldRows.open(source, columns, "Render it with `captions: 3`.", files), []
+    total = len(found)
     pictures = np.empty((total, *size, 3), np.uint8)
-    for path in paths:
-        with pq.ParquetFile(path) as file:
-            wanted = ["image", "person", "look", "captions", "facts"]
-            if missing := set(wanted) - set(file.schema_arrow.names):
-                raise DataError(f"{path} has no column {sorted(missing)[0]}.", "Render it with `captions: 3`.")
-            for batch in file.iter_batches(256, columns=wanted):
-                for row in batch.to_pylist():
-                    if row["person"] >= JUDGED_FROM:
-                        raise DataError(
-                            f"{path} holds person {row['person']}; people from {JUDGED_FROM} on are for judging only.",
-                            "Train on people with lower numbers.",
-                        )
-                    pictures[len(rows)] = resize(read_image(row.pop("image")["bytes"]), size[1], size[0])
-                    rows.append(row)
-                    progress(len(rows), total)
+    for row in found:
+        pictures[len(rows)] = resize(read_image(row.pop("image")["bytes"]), size[1], size[0])
+        rows.append(row)
+        progress(len(rows), total)
     people, looks = (np.array([row[name] for row in rows]) for name in ("person", "look"))
     _, labels = np.unique(people * (looks.max() + 1) + looks, return_inverse=True)
     return Described(

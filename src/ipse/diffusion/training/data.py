@@ -27,7 +27,7 @@ from ipse.diffusion.components import TOKENS, make_tokenizer, vocabulary
 from ipse.errors import DataError
 from ipse.faces.parts import LABELS
 from ipse.images import read_image, resize
-from ipse.training.data import JUDGED_FROM
+from ipse.training.data import refuse_judged
 
 CAPTIONS = 3
 """Captions kept of a picture; one with fewer has some twice."""
@@ -167,11 +167,8 @@ def _people(shard: Path) -> npt.NDArray[np.int64]:
         people = pq.read_table(shard, columns=["person"])["person"].to_numpy()
     except (pa.ArrowInvalid, KeyError) as error:
         raise DataError(f"{shard} cannot be read: {error}.", "Write the data set again.") from error
-    if (people >= JUDGED_FROM).any():
-        raise DataError(
-            f"{shard} holds person {people.max()}; people from {JUDGED_FROM} on are for judging only.",
-            "Train on people with lower numbers.",
-        )
+    if len(people):
+        refuse_judged(shard, int(people.max()))
     return people
 
 
