@@ -21,10 +21,11 @@ torch = pytest.importorskip("torch")
 from ipse.cli import main  # noqa: E402
 from ipse.diffusion.components import make_tokenizer, make_vae  # noqa: E402
 from ipse.diffusion.training import stages  # noqa: E402
-from ipse.diffusion.training.data import carry, for_judge, pack, shortened  # noqa: E402
+from ipse.diffusion.training.data import carry, for_judge, pack, parts_of, shortened  # noqa: E402
 from ipse.diffusion.training.recipe import StageRecipe  # noqa: E402
-from ipse.diffusion.training.vae import begin_with_mean_colors, standardize  # noqa: E402
+from ipse.diffusion.training.vae import VaeStage, begin_with_mean_colors, standardize  # noqa: E402
 from ipse.errors import DataError, TrainingError  # noqa: E402
+from ipse.faces.parts import LABELS  # noqa: E402
 
 SIDE = 32
 COLORS = {"red": (200, 40, 40), "green": (40, 160, 60), "blue": (40, 60, 200), "white": (240, 240, 240)}
@@ -63,8 +64,11 @@ def rows(people, captions=3):
             draw = np.random.default_rng([person, shot])
             pixels = np.full((SIDE, SIDE, 3), rgb, np.uint8)
             pixels[8:24, 8:24] = draw.integers(0, 256, 3)
-            file = io.BytesIO()
+            parts = np.zeros((SIDE, SIDE), np.uint8)
+            parts[8:24, 8:24] = LABELS.index("eyes")
+            file, map_of_parts = io.BytesIO(), io.BytesIO()
             Image.fromarray(pixels).save(file, "PNG")
+            Image.fromarray(parts).save(map_of_parts, "PNG")
             full = f"A portrait of a man, against a plain {color} background, lit from the left."
             yield {
                 "image": {"bytes": file.getvalue()},
@@ -74,6 +78,7 @@ def rows(people, captions=3):
                 "age": 30.0,
                 "skin_tone": 5.0,
                 "yaw": 0.0,
+                "parts": {"bytes": map_of_parts.getvalue()},
             }
 
 
@@ -133,8 +138,33 @@ def test_pictures_and_captions_come_back(data, cache):
     assert pack(data, cache, SIDE).folder == corpus.folder != pack(data[:1], cache, SIDE).folder
 
 
+def test_features_count_more(data, cache, tmp_path):
+    corpus = pack(data, cache, SIDE)
+    parts = parts_of(data, corpus)
+    assert parts.shape == (48, SIDE, SIDE) and (parts[:, 8:24, 8:24] == LABELS.index("eyes")).all()
+    assert parts.sum() == parts[:, 8:24, 8:24].sum()
+
+    def loss(given, **options):
+        torch.manual_seed(0)
+        options = RECIPES["vae"]["options"] | options
+        stage = VaeStage(recipe("vae", options=options), corpus, torch.device("cpu"), given)
+        total, told = stage.loss(np.arange(4), np.random.default_rng(0))
+        return total.item(), told["l1"].item(), told["color"].item()
+
+    plain, same, closer = loss(None), loss(parts, features=1.0), loss(parts, features=5.0)
+    assert same == plain and closer[0] > 1.5 * plain[0] and plain[1] < closer[1] < 5 * plain[1]
+    assert closer[2] == plain[2]
+
+    bare = tmp_path / "bare" / "data"
+    bare.mkdir(parents=True)
+    pq.write_table(pq.read_table(data[0] / "data").drop_columns(["parts"]), bare / "train.parquet")
+    with pytest.raises(DataError, match="no column parts"):
+        stages.run(recipe("vae", options={"features": 5.0}), [bare.parent], tmp_path / "runs", cache=cache)
+
+
 def test_what_is_carried_is_the_same_data(data, cache, tmp_path):
     files = carry(data, tmp_path / "carried")
+    assert "parts" in pq.read_table(tmp_path / "carried").column_names
     assert all(file.stat().st_size < 64 << 20 for file in files)
     assert pack([tmp_path / "carried"], cache, SIDE).fingerprint == pack(data, cache, SIDE).fingerprint
     carry(data, tmp_path / "judge", judge=True)

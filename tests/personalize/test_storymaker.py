@@ -154,7 +154,7 @@ def test_the_truth_tells_where_people_are(portraits, cache, tmp_path):
     (shard,) = (portraits / "data").glob("*.parquet")
     pq.write_table(pq.read_table(shard).drop_columns(["parts"]), tmp_path / "bare.parquet")
     with pytest.raises(DataError, match="no column parts"):
-        persons_of([tmp_path], corpus)
+        persons_of([tmp_path], pack([tmp_path], cache))
 
 
 def test_a_figure_is_more_than_a_face(base, photographs):

@@ -107,7 +107,9 @@ def make_joint(
     return CLIPModel(CLIPConfig(text_config=text, vision_config=image, projection_dim=dim))
 
 
-def make_vae(channels: tuple[int, ...] = (32, 64, 96, 128), layers: int = 1, size: int = 128) -> AutoencoderKL:
+def make_vae(
+    channels: tuple[int, ...] = (32, 64, 96, 128), layers: int = 1, size: int = 128, groups: int = 8
+) -> AutoencoderKL:
     """A variational autoencoder: (N, 3, size, size) in -1 to 1 to (N, 4, size / 8, size / 8) and back.
 
     There is no attention in the middle, so that it works on crops as on whole pictures.
@@ -120,6 +122,8 @@ def make_vae(channels: tuple[int, ...] = (32, 64, 96, 128), layers: int = 1, siz
         Residual blocks of a level; the decoder has one more.
     size
         Side of a picture in pixels.
+    groups
+        Of channels that are normed together.
     """
     return AutoencoderKL(
         in_channels=3,
@@ -127,7 +131,7 @@ def make_vae(channels: tuple[int, ...] = (32, 64, 96, 128), layers: int = 1, siz
         latent_channels=4,
         block_out_channels=tuple(channels),
         layers_per_block=layers,
-        norm_num_groups=8,
+        norm_num_groups=groups,
         down_block_types=("DownEncoderBlock2D",) * len(channels),
         up_block_types=("UpDecoderBlock2D",) * len(channels),
         mid_block_add_attention=False,

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from ipse._files import atomic_write
 from ipse.diffusion.components import TOKENS, make_tokenizer, vocabulary
 from ipse.errors import DataError
 from ipse.faces.parts import LABELS
@@ -253,13 +254,51 @@ def column_of(sources: Sequence[str | Path], corpus: Corpus, name: str, otherwis
     return column
 
 
+def parts_of(sources: Sequence[str | Path], corpus: Corpus) -> npt.NDArray[np.uint8]:
+    """What each pixel of all pictures of a corpus's folder shows, by the world's truth.
+
+    It is read once, and then mapped into memory.
+
+    Parameters
+    ----------
+    sources, corpus
+        As in `column_of`.
+
+    Returns
+    -------
+    ndarray
+        (M, size, size) of numbers of `ipse.faces.parts.LABELS`.
+
+    Raises
+    ------
+    DataError
+        If the data has no map of parts, or the folder cannot be written.
+    """
+    path = corpus.folder / "parts.npy"
+    if not path.exists():
+        shape = corpus.pixels.shape[:3]
+        count = 0
+        with atomic_write(path) as file:
+            np.lib.format.write_array_header_2_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            for shard in (path for source in sources for path in _shards(source)):
+                for row in _rows(shard, ("person", "parts"), False, "truth: [parts]"):
+                    parts = Image.open(io.BytesIO(row["parts"]["bytes"]))
+                    # In between two labels there is none.
+                    file.write(np.asarray(parts.resize(shape[:0:-1], Image.Resampling.NEAREST), np.uint8).tobytes())
+                    count += 1
+            if count != len(corpus.pixels):
+                message = f"The pack has {len(corpus.pixels)} pictures, its sources {count}."
+                raise DataError(message, "Pack them again.")
+    return np.load(path, mmap_mode="r")
+
+
 def persons_of(sources: Sequence[str | Path], corpus: Corpus, cells: int = 16) -> npt.NDArray[np.float32]:
     """Where the person is in all pictures of a corpus's folder, by the world's truth.
 
     Parameters
     ----------
     sources, corpus
-        As in `column_of`.
+        As in `parts_of`.
     cells
         Along a side.
 
@@ -271,17 +310,13 @@ def persons_of(sources: Sequence[str | Path], corpus: Corpus, cells: int = 16) -
     Raises
     ------
     DataError
-        If the data has no map of parts.
+        As `parts_of`.
     """
     others = [LABELS.index(label) for label in ("background", "occluder")]
     out = []
-    for shard in (path for source in sources for path in _shards(source)):
-        for row in _rows(shard, ("person", "parts"), False, "truth: [parts]"):
-            parts = np.asarray(Image.open(io.BytesIO(row["parts"]["bytes"])))
-            shown = Image.fromarray(np.where(np.isin(parts, others), 0, 255).astype(np.uint8))
-            out.append(np.asarray(shown.resize((cells, cells), Image.Resampling.BOX), np.float32) / 255)
-    if len(out) != len(corpus.pixels):
-        raise DataError(f"The pack has {len(corpus.pixels)} pictures, its sources {len(out)}.", "Pack them again.")
+    for parts in parts_of(sources, corpus):
+        shown = Image.fromarray(np.where(np.isin(parts, others), 0, 255).astype(np.uint8))
+        out.append(np.asarray(shown.resize((cells, cells), Image.Resampling.BOX), np.float32) / 255)
     return np.stack(out)
 
 
@@ -318,11 +353,11 @@ def carry(sources: Sequence[str | Path], out: str | Path, *, judge: bool = False
 
     for shard in (path for source in sources for path in _shards(source)):
         _people(shard)
-        # Adapters take pictures of a person's other Looks as references.
-        more = [name for name in ("look",) if name in pq.read_schema(shard).names]
+        # Adapters take pictures of a person's other Looks as references; the autoencoder looks closer at some parts.
+        more = [name for name in ("look", "parts") if name in pq.read_schema(shard).names]
         for row in _rows(shard, [*columns, *more], judge):
             waiting.append(row)
-            size += len(row["image"]["bytes"])
+            size += sum(len(row[name]["bytes"]) for name in ("image", "parts") if name in row)
             if size > _CARRIED_BYTES:
                 write()
                 size = 0

@@ -10,12 +10,12 @@ import torch
 from accelerate import PartialState
 
 from ipse.diffusion.training.assemble import load_stage
-from ipse.diffusion.training.data import Corpus, pack
+from ipse.diffusion.training.data import Corpus, pack, parts_of
 from ipse.diffusion.training.denoiser import DenoiserStage
 from ipse.diffusion.training.joint import JointStage
 from ipse.diffusion.training.loop import Stage, train
-from ipse.diffusion.training.recipe import StageRecipe
-from ipse.diffusion.training.vae import VaeStage
+from ipse.diffusion.training.recipe import StageRecipe, options_of
+from ipse.diffusion.training.vae import VaeOptions, VaeStage
 from ipse.errors import TrainingError
 from ipse.training.loop import Step
 from ipse.zoo.cache import cache_dir
@@ -62,12 +62,16 @@ def run(
         If data cannot be read or written.
     """
 
+    def vae(recipe: StageRecipe, corpus: Corpus, device: torch.device) -> Stage:
+        closer = options_of(VaeOptions, recipe).features != 1
+        return VaeStage(recipe, corpus, device, parts_of(data, corpus) if closer else None)
+
     def denoiser(recipe: StageRecipe, corpus: Corpus, device: torch.device) -> Stage:
         return DenoiserStage(recipe, corpus, device, load_stage(runs, "vae"), load_stage(runs, "joint").text_model)
 
     makers: dict[str, Callable[[StageRecipe, Corpus, torch.device], Stage]] = {
         "joint": JointStage,
-        "vae": VaeStage,
+        "vae": vae,
         "denoiser": denoiser,
     }
     if recipe.stage not in makers:

@@ -2,8 +2,9 @@
 
 The loss is L1 of pixels, L1 of their differences at several scales, which keeps edges sharp without a network for
 perception, more L1 of what tells colors from grays, which are few numbers and much of a description, and a light KL
-divergence, which keeps latents smooth enough to be denoised. It begins as the linear code of mean colors: from chance,
-a thousand steps brought shapes, and no colors.
+divergence, which keeps latents smooth enough to be denoised. Eyes and mouths are few pixels and most of what
+people look at, so the world's parts weigh the first two. It begins as the linear code of mean colors: from chance, a
+thousand steps brought shapes, and no colors.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from ipse.diffusion.training.data import Corpus
 from ipse.diffusion.training.loop import Feed, Stage, pictures_of, shown
 from ipse.diffusion.training.recipe import StageRecipe, options_of
 from ipse.errors import TrainingError
+from ipse.faces.parts import LABELS
 from ipse.images import contact_sheet
 
 _JUDGED, _SHEET, _BATCH = 128, 16, 16
@@ -35,6 +37,8 @@ _OPPONENTS = torch.tensor([[1 / 3, 1 / 3, 1 / 3], [1 / 2, 0, -1 / 2], [-1 / 4, 1
 _SPREAD = torch.tensor([2.0, 5.0, 8.0])
 # Logarithm of the variance of the noise that latents begin with.
 _LITTLE = -5.0
+# How much of the extra weight a part gets.
+_CLOSER = {"eyes": 1, "brows": 1, "lips": 1, "mouth": 1, "glasses": 1 / 4, "face": 1 / 8, "skin": 1 / 8}
 # Latents of so many pictures tell their mean and spread.
 _MEASURED = 512
 
@@ -55,6 +59,8 @@ class VaeOptions:
         Weight of the differences of colors, over squares of 4 × 4 pixels.
     kl
         Weight of the KL divergence per number of the latent.
+    features
+        How many times as much eyes, brows and mouths count as what is around the face.
     """
 
     crop: int = 64
@@ -62,35 +68,52 @@ class VaeOptions:
     gradient: float = 1.0
     color: float = 1.0
     kl: float = 3e-4
+    features: float = 1.0
 
 
 class VaeStage(Stage):
-    """Train an `AutoencoderKL`."""
+    """Train an `AutoencoderKL`.
+
+    Parameters
+    ----------
+    recipe, corpus, device
+        As in `Stage`.
+    parts
+        (M, size, size) parts of all pictures of the corpus's folder, of `parts_of`; None where all count the same.
+    """
 
     name = "vae"
 
-    def __init__(self, recipe: StageRecipe, corpus: Corpus, device: torch.device) -> None:
+    def __init__(
+        self, recipe: StageRecipe, corpus: Corpus, device: torch.device, parts: npt.NDArray[np.uint8] | None = None
+    ) -> None:
         super().__init__(recipe, corpus, device)
         self.options = options_of(VaeOptions, recipe)
         self.network: AutoencoderKL = make_vae(**{"size": recipe.size} | dict(recipe.network))
         begin_with_mean_colors(self.network)
         self.pixels = Feed(corpus.pixels, device)
+        self.parts = None if parts is None else Feed(parts, device)
+        extra = torch.tensor([_CLOSER.get(label, 0) for label in LABELS], dtype=torch.float32, device=device)
+        self.weights = 1 + (self.options.features - 1) * extra
 
     def loss(self, rows: npt.NDArray[np.int64], draw: np.random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """See the module and `Stage.loss`."""
         options, size = self.options, self.recipe.size
-        pixels = self.pixels(self.corpus.rows[rows])
+        stored = self.corpus.rows[rows]
         if draw.random() < options.whole:
             # As dear as a step on crops.
-            pixels = pixels[: max(1, len(rows) * options.crop**2 // size**2)]
+            stored = stored[: max(1, len(rows) * options.crop**2 // size**2)]
+            rectangle = slice(None), slice(None), slice(None)
         else:
             top, left = draw.integers(0, size - options.crop + 1, 2)
-            pixels = pixels[:, top : top + options.crop, left : left + options.crop]
-        pictures = pictures_of(pixels)
+            rectangle = slice(None), slice(top, top + options.crop), slice(left, left + options.crop)
+        pictures = pictures_of(self.pixels(stored)[rectangle])
+        weight = None if self.parts is None else self.weights[self.parts(stored)[rectangle].long()][:, None]
         posterior = self.network.encode(pictures).latent_dist
         decoded = self.network.decode(posterior.sample()).sample
-        l1 = (decoded - pictures).abs().mean()
-        edges = gradient_difference(decoded, pictures)
+        apart = (decoded - pictures).abs()
+        l1 = (apart if weight is None else apart * weight).mean()
+        edges = gradient_difference(decoded, pictures, weight)
         color = color_difference(decoded, pictures)
         kl = posterior.kl().mean() / posterior.mean[0].numel()
         total = l1 + options.gradient * edges + options.color * color + options.kl * kl
@@ -127,14 +150,19 @@ class VaeStage(Stage):
         network.to(memory_format=torch.contiguous_format).save_pretrained(out / "weights")
 
 
-def gradient_difference(ours: Tensor, theirs: Tensor, scales: int = 4) -> Tensor:
-    """Mean L1 between differences of neighbors of (n, 3, H, W) pictures, each scale half as large as the last."""
+def gradient_difference(ours: Tensor, theirs: Tensor, weight: Tensor | None = None, scales: int = 4) -> Tensor:
+    """Mean L1 between differences of neighbors of (n, 3, H, W) pictures, each scale half as large as the last.
+
+    `weight`, (n, 1, H, W), tells how much a pixel counts.
+    """
     total = torch.zeros((), device=ours.device)
     apart = ours - theirs
+    weight = torch.ones_like(apart[:, :1]) if weight is None else weight
     for scale in range(scales):
         if scale:
-            apart = functional.avg_pool2d(apart, 2)
-        total = total + apart.diff(dim=-1).abs().mean() + apart.diff(dim=-2).abs().mean()
+            apart, weight = functional.avg_pool2d(apart, 2), functional.avg_pool2d(weight, 2)
+        across, down = apart.diff(dim=-1).abs(), apart.diff(dim=-2).abs()
+        total = total + (across * weight[..., 1:]).mean() + (down * weight[..., 1:, :]).mean()
     return total / scales
 
 
