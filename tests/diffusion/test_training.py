@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,9 +19,12 @@ from PIL import Image
 pytest.importorskip("diffusers")
 torch = pytest.importorskip("torch")
 
+from diffusers import AutoencoderKL  # noqa: E402
+
 from ipse.cli import main  # noqa: E402
 from ipse.diffusion.components import make_tokenizer, make_vae  # noqa: E402
 from ipse.diffusion.training import stages  # noqa: E402
+from ipse.diffusion.training.assemble import assemble, load_stage  # noqa: E402
 from ipse.diffusion.training.data import carry, for_judge, pack, parts_of, shortened  # noqa: E402
 from ipse.diffusion.training.recipe import StageRecipe  # noqa: E402
 from ipse.diffusion.training.vae import VaeStage, begin_with_mean_colors, standardize  # noqa: E402
@@ -44,6 +48,13 @@ RECIPES = {
         "network": {"channels": [32, 32, 32, 32]},
         "options": {"crop": 16, "whole": 0.4},
         "optimizer": {"rate": 0.0003, "warmup": 2},
+    },
+    "decoder": {
+        "steps": 10,
+        "batch": 4,
+        "network": {"width": 8},
+        "options": {"crop": 16, "whole": 0.4, "begin": 0.5, "features": 4.0},
+        "optimizer": {"rate": 0.001, "warmup": 2},
     },
     "denoiser": {
         "steps": 10,
@@ -319,6 +330,28 @@ def test_a_loss_that_is_no_number(data, cache, tmp_path):
     wild = recipe("vae", optimizer={"rate": 1e30, "warmup": 0, "clip": 0})
     with pytest.raises(TrainingError, match="at step"):
         stages.run(wild, data, tmp_path, cache=cache)
+
+
+def test_a_sharper_decoder_leaves_the_encoder(finished, tmp_path):
+    runs, _ = finished
+    vae, sharper = load_stage(runs, "vae"), load_stage(runs, "decoder")
+    for key, value in vae.encoder.state_dict().items():
+        torch.testing.assert_close(sharper.encoder.state_dict()[key], value, rtol=0, atol=0)
+    assert not torch.equal(vae.decoder.conv_out.weight, sharper.decoder.conv_out.weight)
+    assembled = assemble(runs, tmp_path / "base")
+    assert set(assembled["stages"]) == set(RECIPES)
+    stored = AutoencoderKL.from_pretrained(tmp_path / "base" / "vae")
+    torch.testing.assert_close(stored.decoder.conv_out.weight, sharper.decoder.conv_out.weight.half().float())
+
+    other = tmp_path / "runs"
+    for stage in ("joint", "denoiser", "decoder"):
+        (other / stage).parent.mkdir(exist_ok=True)
+        (other / stage).symlink_to(runs / stage)
+    shutil.copytree(runs / "vae", other / "vae")
+    vae.encoder.conv_in.weight.data += 1
+    vae.save_pretrained(other / "vae" / "weights")
+    with pytest.raises(TrainingError, match="not trained for this autoencoder"):
+        assemble(other, tmp_path / "another")
 
 
 def test_the_denoiser_needs_the_stages_before_it(data, cache, tmp_path):

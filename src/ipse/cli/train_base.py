@@ -71,6 +71,25 @@ def vae(
 
 
 @base.command()
+def decoder(
+    recipe: Recipe,
+    data: Data,
+    out: Runs = RUNS,
+    resume: Resume = False,
+    steps: Steps = None,
+    minutes: Minutes = None,
+    cache: Cache = None,
+) -> None:
+    """Make the decoder of the finished autoencoder sharper; its latents, and denoisers of them, stay.
+
+    For example:
+
+    - `ipse train base decoder recipes/base/decoder.yaml --data faces`
+    """
+    _train("decoder", recipe, data, out, resume, steps, minutes, cache)
+
+
+@base.command()
 def denoiser(
     recipe: Recipe,
     data: Data,

@@ -94,6 +94,10 @@ class ChipEmbedding(nn.Module):
         """What the network says of each place, (N, C, h, w), before it says one thing of the whole."""
         return self.network.feature_map(self._normal(images))
 
+    def stage_maps(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """What each stage of an IResNet says of each place; images may have any size from 32 pixels."""
+        return self.network.stage_maps(self._normal(images))
+
     def _normal(self, images: torch.Tensor) -> torch.Tensor:
         pixels = images.flip(1) if self.bgr else images
         return (pixels * 255 - self.mean) / self.std

@@ -22,6 +22,8 @@ from ipse.errors import DataError, TrainingError
 from ipse.world.version import VERSION
 
 STAGES = ("joint", "vae", "denoiser")
+DECODER = "decoder"
+"""The stage that may follow: it makes the autoencoder's decoder sharper."""
 
 # Half precision may change a picture by so much of its range, in the mean over its pixels.
 _TOLERANCE = 0.01
@@ -29,6 +31,11 @@ _PROMPTS = (
     "A portrait of a young woman with long red hair, smiling.",
     "A headshot of an elderly man, wearing glasses.",
 )
+
+
+def finished(runs: str | Path, stage: str) -> bool:
+    """Whether a stage came to its end under the folder of all runs."""
+    return (Path(runs) / stage / "record.json").exists()
 
 
 def load_stage(runs: str | Path, stage: str) -> nn.Module:
@@ -39,9 +46,9 @@ def load_stage(runs: str | Path, stage: str) -> nn.Module:
     TrainingError
         If the stage is not finished.
     """
-    kinds = {"joint": CLIPModel, "vae": AutoencoderKL, "denoiser": UNet2DConditionModel}
+    kinds = {"joint": CLIPModel, "vae": AutoencoderKL, "decoder": AutoencoderKL, "denoiser": UNet2DConditionModel}
     folder = Path(runs) / stage / "weights"
-    if not (folder.parent / "record.json").exists():
+    if not finished(runs, stage):
         raise TrainingError(
             f"The stage {stage} is not finished in {runs}.", f"`ipse train base {stage}` with --out {runs} first."
         )
@@ -56,7 +63,7 @@ def assemble(runs: str | Path, out: str | Path, name: str = "world-base") -> dic
     Parameters
     ----------
     runs
-        The folder with the runs ``joint``, ``vae`` and ``denoiser``.
+        The folder with the runs ``joint``, ``vae`` and ``denoiser``, and ``decoder`` if that is wanted.
     out
         A new folder.
     name
@@ -74,7 +81,14 @@ def assemble(runs: str | Path, out: str | Path, name: str = "world-base") -> dic
     DataError
         If the folder is there already, or cannot be written.
     """
-    joint, vae, unet = (load_stage(runs, stage).eval() for stage in STAGES)
+    stages = [*STAGES, *(stage for stage in [DECODER] if finished(runs, stage))]
+    joint, vae, unet, *sharper = (load_stage(runs, stage).eval() for stage in stages)
+    for other in sharper:
+        if any(
+            not torch.equal(value, other.encoder.state_dict()[key]) for key, value in vae.encoder.state_dict().items()
+        ):
+            raise TrainingError("The decoder was not trained for this autoencoder.", "Train the stage decoder again.")
+        vae = other
     if unet.config.cross_attention_dim != joint.config.text_config.hidden_size:
         raise TrainingError("The U-Net was not trained with this joint encoder.", "Train the stage denoiser again.")
     image = CLIPVisionModelWithProjection(joint.config.vision_config).eval()
@@ -113,7 +127,7 @@ def assemble(runs: str | Path, out: str | Path, name: str = "world-base") -> dic
             "parity": difference,
             "bytes": sum(file.stat().st_size for file in files),
             "sha256": {str(f.relative_to(part)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files},
-            "stages": {stage: json.loads((Path(runs) / stage / "record.json").read_text()) for stage in STAGES},
+            "stages": {stage: json.loads((Path(runs) / stage / "record.json").read_text()) for stage in stages},
         }
         (part / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         part.rename(folder)

@@ -23,7 +23,7 @@ class StageRecipe:
     Attributes
     ----------
     stage
-        ``joint``, ``vae`` or ``denoiser``.
+        ``joint``, ``vae``, ``decoder`` or ``denoiser``.
     seed
         Of everything random.
     steps
@@ -35,7 +35,7 @@ class StageRecipe:
     holdout
         Share of the people that are looked at and not trained on.
     network
-        Options of `make_joint`, `make_vae` or `make_denoiser`.
+        Options of `make_joint`, `make_vae`, of the decoder's discriminator `Patches`, or of `make_denoiser`.
     options
         Of the stage; see its class.
     optimizer

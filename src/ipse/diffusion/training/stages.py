@@ -6,11 +6,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from accelerate import PartialState
 
 from ipse.diffusion.training.assemble import load_stage
 from ipse.diffusion.training.data import Corpus, pack, parts_of
+from ipse.diffusion.training.decoder import DecoderOptions, DecoderStage
 from ipse.diffusion.training.denoiser import DenoiserStage
 from ipse.diffusion.training.joint import JointStage
 from ipse.diffusion.training.loop import Stage, train
@@ -62,9 +65,15 @@ def run(
         If data cannot be read or written.
     """
 
+    def parts(corpus: Corpus, features: float) -> npt.NDArray[np.uint8] | None:
+        return None if features == 1 else parts_of(data, corpus)
+
     def vae(recipe: StageRecipe, corpus: Corpus, device: torch.device) -> Stage:
-        closer = options_of(VaeOptions, recipe).features != 1
-        return VaeStage(recipe, corpus, device, parts_of(data, corpus) if closer else None)
+        return VaeStage(recipe, corpus, device, parts(corpus, options_of(VaeOptions, recipe).features))
+
+    def decoder(recipe: StageRecipe, corpus: Corpus, device: torch.device) -> Stage:
+        shown = parts(corpus, options_of(DecoderOptions, recipe).features)
+        return DecoderStage(recipe, corpus, device, load_stage(runs, "vae"), shown)
 
     def denoiser(recipe: StageRecipe, corpus: Corpus, device: torch.device) -> Stage:
         return DenoiserStage(recipe, corpus, device, load_stage(runs, "vae"), load_stage(runs, "joint").text_model)
@@ -72,6 +81,7 @@ def run(
     makers: dict[str, Callable[[StageRecipe, Corpus, torch.device], Stage]] = {
         "joint": JointStage,
         "vae": vae,
+        "decoder": decoder,
         "denoiser": denoiser,
     }
     if recipe.stage not in makers:

@@ -92,9 +92,7 @@ class VaeStage(Stage):
         self.network: AutoencoderKL = make_vae(**{"size": recipe.size} | dict(recipe.network))
         begin_with_mean_colors(self.network)
         self.pixels = Feed(corpus.pixels, device)
-        self.parts = None if parts is None else Feed(parts, device)
-        extra = torch.tensor([_CLOSER.get(label, 0) for label in LABELS], dtype=torch.float32, device=device)
-        self.weights = 1 + (self.options.features - 1) * extra
+        self.weigh = PartWeights(parts, self.options.features, recipe.size, device)
 
     def loss(self, rows: npt.NDArray[np.int64], draw: np.random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """See the module and `Stage.loss`."""
@@ -108,11 +106,10 @@ class VaeStage(Stage):
             top, left = draw.integers(0, size - options.crop + 1, 2)
             rectangle = slice(None), slice(top, top + options.crop), slice(left, left + options.crop)
         pictures = pictures_of(self.pixels(stored)[rectangle])
-        weight = None if self.parts is None else self.weights[self.parts(stored)[rectangle].long()][:, None]
+        weight = self.weigh(stored)[rectangle[0], :, *rectangle[1:]]
         posterior = self.network.encode(pictures).latent_dist
         decoded = self.network.decode(posterior.sample()).sample
-        apart = (decoded - pictures).abs()
-        l1 = (apart if weight is None else apart * weight).mean()
+        l1 = ((decoded - pictures).abs() * weight).mean()
         edges = gradient_difference(decoded, pictures, weight)
         color = color_difference(decoded, pictures)
         kl = posterior.kl().mean() / posterior.mean[0].numel()
@@ -150,14 +147,40 @@ class VaeStage(Stage):
         network.to(memory_format=torch.contiguous_format).save_pretrained(out / "weights")
 
 
-def gradient_difference(ours: Tensor, theirs: Tensor, weight: Tensor | None = None, scales: int = 4) -> Tensor:
+class PartWeights:
+    """How much each pixel counts.
+
+    Parameters
+    ----------
+    parts
+        As in `VaeStage`.
+    features
+        How many times as much eyes, brows and mouths count as what is around the face; glasses and skin come between.
+    size
+        Side of a picture in pixels.
+    device
+        Where to.
+    """
+
+    def __init__(self, parts: npt.NDArray[np.uint8] | None, features: float, size: int, device: torch.device) -> None:
+        self.parts, self.size, self.device = None if parts is None else Feed(parts, device), size, device
+        extra = torch.tensor([_CLOSER.get(label, 0) for label in LABELS], dtype=torch.float32, device=device)
+        self.weights = 1 + (features - 1) * extra
+
+    def __call__(self, stored: npt.NDArray[np.int64]) -> Tensor:
+        """(n, 1, H, W), for rows counted within the folder; 1 everywhere if no parts are known."""
+        if self.parts is None:
+            return torch.ones(len(stored), 1, self.size, self.size, device=self.device)
+        return self.weights[self.parts(stored).long()][:, None]
+
+
+def gradient_difference(ours: Tensor, theirs: Tensor, weight: Tensor, scales: int = 4) -> Tensor:
     """Mean L1 between differences of neighbors of (n, 3, H, W) pictures, each scale half as large as the last.
 
     `weight`, (n, 1, H, W), tells how much a pixel counts.
     """
     total = torch.zeros((), device=ours.device)
     apart = ours - theirs
-    weight = torch.ones_like(apart[:, :1]) if weight is None else weight
     for scale in range(scales):
         if scale:
             apart, weight = functional.avg_pool2d(apart, 2), functional.avg_pool2d(weight, 2)

@@ -39,6 +39,7 @@ BACKBONES: dict[str, str] = {
     "made": "made:MadeTransformer",
     "contour": "contour:ContourNetwork",
     "kpr": "kpr:KeypointPrompted",
+    "gaitset": "gaitset:GaitSet",
 }
 
 

@@ -85,10 +85,15 @@ class IResNet(Backbone):
 
     def feature_map(self, x: torch.Tensor) -> torch.Tensor:
         """See `Backbone.feature_map`; a sixteenth of the chip's sides, less behind a stem with a stride."""
-        x = self.stem(x)
+        return self.norm(self.stage_maps(x)[-1])
+
+    def stage_maps(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """What each of the four stages says, (N, C, h, w), each with half the places along a side."""
+        x, maps = self.stem(x), []
         for i, stage in enumerate(self.stages):
             x = self.attend(f"stage{i + 1}", stage(x))
-        return self.norm(x)
+            maps.append(x)
+        return maps
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Embed (N, 3, H, W) normalized floats as (N, dim)."""
