@@ -203,7 +203,8 @@ def latents_of(corpus: Corpus, vae: AutoencoderKL, device: torch.device) -> npt.
         Where it runs.
     """
     digest = hashlib.sha256(corpus.fingerprint.encode())
-    for name, value in vae.state_dict().items():
+    # Whatever decodes them, latents are the encoder's.
+    for name, value in [*vae.encoder.state_dict().items(), *vae.quant_conv.state_dict().items()]:
         digest.update(name.encode() + value.cpu().numpy().tobytes())
     path = corpus.folder / f"latents-{digest.hexdigest()[:24]}.npy"
     if not path.exists():
