@@ -38,19 +38,17 @@ def made_up_network():
     return write_network
 
 
-@pytest.fixture(scope="session")
-def base_runs(tmp_path_factory):
+def stages_by_chance(folder, size, latent):
     """What the three finished stages of a base leave, tiny, their weights drawn by chance."""
     import torch
 
     from ipse.diffusion.components import make_denoiser, make_joint, make_vae
     from ipse.diffusion.training.assemble import STAGES
 
-    folder = tmp_path_factory.mktemp("runs")
     torch.manual_seed(0)
     joint = make_joint(width=32, text_layers=1, image_layers=1, heads=2, patch=16, size=32, dim=16)
-    vae = make_vae(channels=(8, 8, 16, 16), size=32)
-    unet = make_denoiser(channels=(16, 32), heads=2, context=32, size=4)
+    vae = make_vae(channels=(8, 8, 16, 16), size=size)
+    unet = make_denoiser(channels=(16, 32), heads=2, context=32, size=latent)
     for stage, network in zip(STAGES, (joint, vae, unet), strict=True):
         network.save_pretrained(folder / stage / "weights")
         (folder / stage / "record.json").write_text(json.dumps({"steps": 0}))
@@ -58,9 +56,25 @@ def base_runs(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def base_runs(tmp_path_factory):
+    """The stages of a base for pictures of 32 pixels."""
+    return stages_by_chance(tmp_path_factory.mktemp("runs"), 32, 4)
+
+
+@pytest.fixture(scope="session")
 def base_folder(base_runs):
-    """A base of them, for pictures of 32 pixels."""
+    """A base of them."""
     from ipse.diffusion.training.assemble import assemble
 
     assemble(base_runs, base_runs / "tiny")
     return base_runs / "tiny"
+
+
+@pytest.fixture(scope="session")
+def body_folder(tmp_path_factory):
+    """A base for pictures that are 32 pixels high and 16 wide."""
+    from ipse.diffusion.training.assemble import assemble
+
+    runs = stages_by_chance(tmp_path_factory.mktemp("bodies"), (32, 16), (4, 2))
+    assemble(runs, runs / "tiny")
+    return runs / "tiny"

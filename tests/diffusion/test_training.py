@@ -22,10 +22,11 @@ torch = pytest.importorskip("torch")
 from diffusers import AutoencoderKL  # noqa: E402
 
 from ipse.cli import main  # noqa: E402
+from ipse.diffusion.base import load_base  # noqa: E402
 from ipse.diffusion.components import make_tokenizer, make_vae  # noqa: E402
 from ipse.diffusion.training import stages  # noqa: E402
 from ipse.diffusion.training.assemble import assemble, load_stage  # noqa: E402
-from ipse.diffusion.training.data import carry, for_judge, pack, parts_of, shortened  # noqa: E402
+from ipse.diffusion.training.data import carry, for_judge, pack, parts_of, persons_of, shortened  # noqa: E402
 from ipse.diffusion.training.recipe import StageRecipe  # noqa: E402
 from ipse.diffusion.training.vae import VaeStage, begin_with_mean_colors, standardize  # noqa: E402
 from ipse.errors import DataError, TrainingError  # noqa: E402
@@ -69,14 +70,14 @@ def recipe(stage, **changes):
     return StageRecipe.from_dict({"stage": stage} | SHARED | RECIPES[stage] | changes)
 
 
-def rows(people, captions=3):
+def rows(people, captions=3, width=SIDE):
     for person in people:
         for shot, (color, rgb) in enumerate(COLORS.items()):
             draw = np.random.default_rng([person, shot])
-            pixels = np.full((SIDE, SIDE, 3), rgb, np.uint8)
-            pixels[8:24, 8:24] = draw.integers(0, 256, 3)
-            parts = np.zeros((SIDE, SIDE), np.uint8)
-            parts[8:24, 8:24] = LABELS.index("eyes")
+            pixels = np.full((SIDE, width, 3), rgb, np.uint8)
+            pixels[8:24, width // 4 : 3 * width // 4] = draw.integers(0, 256, 3)
+            parts = np.zeros((SIDE, width), np.uint8)
+            parts[8:24, width // 4 : 3 * width // 4] = LABELS.index("eyes")
             file, map_of_parts = io.BytesIO(), io.BytesIO()
             Image.fromarray(pixels).save(file, "PNG")
             Image.fromarray(parts).save(map_of_parts, "PNG")
@@ -171,6 +172,42 @@ def test_features_count_more(data, cache, tmp_path):
     pq.write_table(pq.read_table(data[0] / "data").drop_columns(["parts"]), bare / "train.parquet")
     with pytest.raises(DataError, match="no column parts"):
         stages.run(recipe("vae", options={"features": 5.0}), [bare.parent], tmp_path / "runs", cache=cache)
+
+
+def test_squares_keep_their_number():
+    """Or trainings that began before could not go on."""
+    wanted = "13b706919f644281c24ca3ca574f3b4424410b75de10c71e0edfeb735d0e7a34"
+    assert recipe("vae").fingerprint == wanted
+    assert recipe("vae", size=[32, 16]).fingerprint != wanted
+
+
+def test_a_base_of_bodies(data, cache, tmp_path):
+    bodies = [write(tmp_path / "bodies", range(100, 110), width=16)]
+    corpus = pack(bodies, cache, (32, 16))
+    assert corpus.pixels.shape == (32, 32, 16, 3) and (corpus.pixels[0, 8:24, 4:12] == corpus.pixels[0, 8, 4]).all()
+    # Of the same shape, smaller.
+    np.testing.assert_array_equal(pack(bodies, cache, [16, 8]).pixels[0, 4:12, 2:6], corpus.pixels[0, 8:24:2, 4:12:2])
+    assert (parts_of(bodies, corpus)[:, 8:24, 4:12] == LABELS.index("eyes")).all()
+    assert persons_of(bodies, corpus).shape == (32, 16, 16)
+    for wrong, size, told in ((data, (32, 16), "16 wide and 32 high"), (bodies, 32, "of square")):
+        with pytest.raises(DataError, match=told):
+            pack(wrong, cache, size)
+
+    runs, sizes = tmp_path / "runs", {"size": [32, 16], "steps": 2}
+    closer = {"options": RECIPES["vae"]["options"] | {"features": 4.0}}
+    records = {
+        stage: stages.run(recipe(stage, **sizes, **(closer if stage == "vae" else {})), bodies, runs, cache=cache)
+        for stage in RECIPES
+    }
+    assert json.loads((runs / "vae" / "record.json").read_text())["recipe"]["size"] == [32, 16]
+    assert all(np.isfinite(list(record["figures"].values())).all() for record in records.values())
+    # Two pictures beside each other, and a gap around each.
+    pairs = len(pack(bodies, cache, (32, 16)).split(0.2)[1])
+    with Image.open(next((runs / "vae" / "sheets").glob("*.png"))) as sheet:
+        assert sheet.size == (8 * 18 + 2, 34 * -(-2 * pairs // 8) + 2)
+    assemble(runs, tmp_path / "base", "body-base")
+    base = load_base(tmp_path / "base", device="cpu")
+    assert base.name == "body-base" and base.size == (32, 16) and base.latent == (4, 4, 2)
 
 
 def test_what_is_carried_is_the_same_data(data, cache, tmp_path):
@@ -376,7 +413,13 @@ def test_data_that_cannot_be_used(tmp_path, cache):
 def test_recipes_that_cannot_be(tmp_path):
     with pytest.raises(TrainingError, match="Did you mean steps"):
         StageRecipe.from_dict({"stage": "vae", "step": 3})
-    for wrong in ({}, {"stage": "vae", "precision": "fp8"}, {"stage": "vae", "steps": 0}, {"stage": "vae", "ema": 1.0}):
+    for wrong in (
+        {},
+        {"stage": "vae", "precision": "fp8"},
+        {"stage": "vae", "steps": 0},
+        {"stage": "vae", "ema": 1.0},
+        *({"stage": "vae", "size": size} for size in (0, [128], [128, 0], [1, 2, 3], "128", None)),
+    ):
         with pytest.raises(TrainingError):
             StageRecipe.from_dict(wrong)
     with pytest.raises(TrainingError, match="no stage 'edit'"):

@@ -117,16 +117,19 @@ def denoiser(
 def assemble(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new one.", show_default=False)],
     runs: Runs = RUNS,
+    name: Annotated[str, typer.Option(help="What the base calls itself in what it makes.")] = "world-base",
 ) -> None:
     """Put the finished stages into one folder, in half precision, that `ipse generate --base` and diffusers load.
 
     For example:
 
     - `ipse train base assemble world-base`
+
+    - `ipse train base assemble body-base --runs runs/body-base --name body-base`
     """
     with needs("train,generate"):
         from ipse.diffusion.training.assemble import assemble as write
-    record = write(runs, folder)
+    record = write(runs, folder, name)
     typer.echo(f"{folder}: {record['bytes'] / 1e6:.1f} MB; half precision changes pictures by {record['parity']:.2%}")
 
 

@@ -14,6 +14,8 @@ from typing import Any
 
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from tokenizers.pre_tokenizers import ByteLevel
+from torch import Tensor
+from torch.nn import functional
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 TOKENS = 77
@@ -94,7 +96,7 @@ def make_joint(
     text_layers, image_layers, heads
         Of the transformers.
     patch, size
-        Side of a patch and of a picture in pixels.
+        Side of a patch and of a picture in pixels; see `squared` for pictures that are no squares.
     dim
         Length of the embeddings.
     """
@@ -107,10 +109,38 @@ def make_joint(
     return CLIPModel(CLIPConfig(text_config=text, vision_config=image, projection_dim=dim))
 
 
+def squared(pictures: Tensor, side: int, gray: float = 0.0) -> Tensor:
+    """Pictures as an image encoder takes them: squares, with gray on both sides of what is higher than wide.
+
+    Parameters
+    ----------
+    pictures
+        (n, 3, H, W).
+    side
+        Of the encoder's pictures, in pixels.
+    gray
+        The middle of what pixels can be: 0 of -1 to 1, 0.5 of 0 to 1.
+
+    Returns
+    -------
+    Tensor
+        (n, 3, side, side).
+    """
+    height, width = pictures.shape[-2:]
+    if max(height, width) != side:
+        height, width = (max(1, round(one * side / max(height, width))) for one in (height, width))
+        pictures = functional.interpolate(pictures, (height, width), mode="bilinear", antialias=True)
+    above, before = (side - height) // 2, (side - width) // 2
+    return functional.pad(pictures, (before, side - width - before, above, side - height - above), value=gray)
+
+
 def make_vae(
-    channels: tuple[int, ...] = (32, 64, 96, 128), layers: int = 1, size: int = 128, groups: int = 8
+    channels: tuple[int, ...] = (32, 64, 96, 128),
+    layers: int = 1,
+    size: int | tuple[int, int] = 128,
+    groups: int = 8,
 ) -> AutoencoderKL:
-    """A variational autoencoder: (N, 3, size, size) in -1 to 1 to (N, 4, size / 8, size / 8) and back.
+    """A variational autoencoder: (N, 3, H, W) in -1 to 1 to (N, 4, H / 8, W / 8) and back.
 
     There is no attention in the middle, so that it works on crops as on whole pictures.
 
@@ -121,7 +151,7 @@ def make_vae(
     layers
         Residual blocks of a level; the decoder has one more.
     size
-        Side of a picture in pixels.
+        Of a picture in pixels: a number for squares, or height and width.
     groups
         Of channels that are normed together.
     """
@@ -141,7 +171,11 @@ def make_vae(
 
 
 def make_denoiser(
-    channels: tuple[int, ...] = (80, 128, 160), layers: int = 1, heads: int = 4, context: int = 192, size: int = 16
+    channels: tuple[int, ...] = (80, 128, 160),
+    layers: int = 1,
+    heads: int = 4,
+    context: int = 192,
+    size: int | tuple[int, int] = 16,
 ) -> UNet2DConditionModel:
     """A U-Net that attends to a text at every level but the last and in the middle, as Stable Diffusion's does.
 
@@ -152,7 +186,7 @@ def make_denoiser(
     context
         Channels of the text encoder.
     size
-        Side of the latent.
+        Of the latent: a number for squares, or height and width.
     """
     return UNet2DConditionModel(
         sample_size=size,

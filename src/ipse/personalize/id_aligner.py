@@ -32,6 +32,7 @@ from ipse.catalogue import system
 from ipse.diffusion import Base
 from ipse.diffusion.adapters import Adapter, AdapterLayer
 from ipse.diffusion.attention import attached, layers_of
+from ipse.diffusion.components import squared
 from ipse.diffusion.spatial import controlled
 from ipse.diffusion.trajectory import Denoiser, sample, to_latent, to_pixels
 from ipse.diffusion.tuning import fit
@@ -71,7 +72,7 @@ class Taste(nn.Module):
         """(n, …) of pictures (n, 3, H, W) of 0 to 1, with gradients."""
         (vision,) = self._vision
         side = vision.config.image_size
-        pixels = functional.interpolate(pixels, (side, side), mode="bilinear", antialias=True)
+        pixels = squared(pixels, side, gray=0.5)
         seen = vision(pixel_values=2 * pixels - 1 if self._centered else pixels)
         return self.norm(torch.cat([seen.image_embeds, seen.last_hidden_state.mean(1)], 1))
 

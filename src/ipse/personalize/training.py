@@ -24,7 +24,7 @@ from ipse.diffusion import Base
 from ipse.diffusion.training.data import Corpus, column_of, pack, persons_of
 from ipse.diffusion.training.denoiser import Captions, DenoiserOptions, latents_of, spread_steps
 from ipse.diffusion.training.loop import Feed, Stage, train
-from ipse.diffusion.training.recipe import StageRecipe, options_of
+from ipse.diffusion.training.recipe import StageRecipe, options_of, size_of
 from ipse.encoders import DlibFaceEncoder
 from ipse.errors import DataError, TrainingError
 from ipse.faces import Face
@@ -155,10 +155,11 @@ class FeatureStore:
     def look(self, name: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """(n, …) of a feature of some rows of the folder, computed now."""
         pixels = self.corpus.pixels
-        five = self["five"][rows] * np.float32(pixels.shape[1]) - 0.5
+        size = np.array(pixels.shape[2:0:-1], np.float32)
+        five = self["five"][rows] * size - 0.5
         one = ~np.isnan(five).any((1, 2))
         # Somewhere in the picture; what comes out is not used.
-        five[~one] = pixels.shape[1] * (0.25 + 0.5 * np.random.default_rng(0).random((5, 2), np.float32))
+        five[~one] = size * (0.25 + 0.5 * np.random.default_rng(0).random((5, 2), np.float32))
         faces = [Face((0, 0, 1, 1), 1.0, points, "arcface5") for points in five]
         return self.reader.features(list(pixels[rows]), faces, [name])[name]
 
@@ -452,9 +453,8 @@ def train_adapter(
         raise TrainingError(
             f"The base {base.name} was not trained by ipse.", "Its adapters are published ones: name their file."
         )
-    side = base.size[0]
-    recipe = replace(recipe, size=side)
-    corpus = pack(data, cache or cache_dir() / "packs", side, on_pack=on_pack)
+    recipe = replace(recipe, size=size_of(*base.size))
+    corpus = pack(data, cache or cache_dir() / "packs", recipe.size, on_pack=on_pack)
     reader = FaceReader(base, recipe.encoder, points=recipe.points)
     store = FeatureStore(corpus, reader, on_look)
     if "person" in kind.regions:

@@ -25,6 +25,7 @@ from PIL import Image
 
 from ipse._files import atomic_write
 from ipse.diffusion.components import TOKENS, make_tokenizer, vocabulary
+from ipse.diffusion.training.recipe import Size, shape_of, size_of
 from ipse.errors import DataError
 from ipse.faces.parts import LABELS
 from ipse.images import read_image, resize
@@ -73,7 +74,7 @@ class Corpus:
 
     @cached_property
     def pixels(self) -> npt.NDArray[np.uint8]:
-        """All pictures of the folder (M, size, size, 3), mapped into memory."""
+        """All pictures of the folder (M, height, width, 3), mapped into memory."""
         return np.load(self.folder / "pixels.npy", mmap_mode="r")
 
     @cached_property
@@ -103,7 +104,7 @@ class Corpus:
 def pack(
     sources: Sequence[str | Path],
     cache: str | Path,
-    size: int = 128,
+    size: Size = 128,
     *,
     judge: bool = False,
     on_pack: Callable[[int, int], None] = lambda done, total: None,
@@ -117,7 +118,7 @@ def pack(
     cache
         Folder of all packs; each has a folder of its own, named after the sources' files.
     size
-        Height and width of a picture; others are resized.
+        Of a picture: a number for squares, or height and width; those of another size are resized.
     judge
         Take the people of the judge instead of the base's.
     on_pack
@@ -126,18 +127,20 @@ def pack(
     Raises
     ------
     DataError
-        If a folder cannot be read, or holds people who are for judging only, or the cache cannot be written.
+        If a folder cannot be read, or holds people who are for judging only or pictures of another shape, or the cache
+        cannot be written.
     """
     shards = [path for source in sources for path in _shards(source)]
     known = [[path.name, path.stat().st_size, path.stat().st_mtime_ns, str(path.resolve())] for path in shards]
     # Tokens depend on the vocabulary.
-    key = json.dumps([known, size, judge, CAPTIONS, sorted(vocabulary()[0])])
+    shape = shape_of(size)
+    key = json.dumps([known, size_of(*shape), judge, CAPTIONS, sorted(vocabulary()[0])])
     home = Path(cache) / f"base-{hashlib.sha256(key.encode()).hexdigest()[:24]}"
     if not (home / "pack.json").exists():
         part = home.with_name(f".{home.name}.{secrets.token_hex(4)}.part")
         try:
             part.mkdir(parents=True)
-            _write(part, shards, size, judge, on_pack)
+            _write(part, shards, shape, judge, on_pack)
             shutil.rmtree(home, ignore_errors=True)
             part.rename(home)
         except OSError as error:
@@ -182,7 +185,13 @@ def _rows(shard: Path, columns: Sequence[str], judge: bool, rendered: str = "cap
             yield from (row for row in batch.to_pylist() if bool(for_judge(row["person"])) == judge)
 
 
-def _write(folder: Path, shards: Sequence[Path], size: int, judge: bool, on_pack: Callable[[int, int], None]) -> None:
+def _write(
+    folder: Path,
+    shards: Sequence[Path],
+    shape: tuple[int, int],
+    judge: bool,
+    on_pack: Callable[[int, int], None],
+) -> None:
     people = np.concatenate([_people(shard) for shard in shards])
     people = people[for_judge(people) == judge].astype(np.int64)
     if not len(people):
@@ -192,11 +201,11 @@ def _write(folder: Path, shards: Sequence[Path], size: int, judge: bool, on_pack
     tokens = np.zeros((len(people), CAPTIONS, TOKENS), np.uint16)
     with open(folder / "pixels.npy", "wb") as file:
         # A stream and not a map of the full size: a full disk is then an error, not a crash.
-        header = {"descr": "|u1", "fortran_order": False, "shape": (len(people), size, size, 3)}
+        header = {"descr": "|u1", "fortran_order": False, "shape": (len(people), *shape, 3)}
         np.lib.format.write_array_header_2_0(file, header)
         for shard in shards:
             for row in _rows(shard, ("image", "person", "captions"), judge):
-                content = _square(read_image(row["image"]["bytes"]), size).tobytes()
+                content = _fitted(read_image(row["image"]["bytes"]), *shape).tobytes()
                 file.write(content)
                 digest.update(content)
                 if not row["captions"]:
@@ -210,12 +219,15 @@ def _write(folder: Path, shards: Sequence[Path], size: int, judge: bool, on_pack
     (folder / "pack.json").write_text(json.dumps({"fingerprint": digest.hexdigest()}))
 
 
-def _square(picture: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
-    if picture.shape[0] != picture.shape[1]:
+def _fitted(picture: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArray[np.uint8]:
+    high, wide = picture.shape[:2]
+    if high * width != wide * height:
+        wanted = "square pictures" if height == width else f"pictures {width} wide and {height} high"
         raise DataError(
-            f"A picture has {picture.shape[1]} × {picture.shape[0]} pixels.", "The base is made of square pictures."
+            f"A picture has {wide} × {high} pixels, and this base is made of {wanted}, or of that shape.",
+            "Name other data, or give the recipe another size: a number, or [height, width].",
         )
-    return np.ascontiguousarray(picture if picture.shape[0] == size else resize(picture, size, size))
+    return np.ascontiguousarray(picture if high == height else resize(picture, width, height))
 
 
 def column_of(sources: Sequence[str | Path], corpus: Corpus, name: str, otherwise: int = 0) -> npt.NDArray[np.int64]:
@@ -267,7 +279,7 @@ def parts_of(sources: Sequence[str | Path], corpus: Corpus) -> npt.NDArray[np.ui
     Returns
     -------
     ndarray
-        (M, size, size) of numbers of `ipse.faces.parts.LABELS`.
+        (M, height, width) of numbers of `ipse.faces.parts.LABELS`.
 
     Raises
     ------

@@ -41,7 +41,7 @@ class DecoderOptions:
     Attributes
     ----------
     crop
-        Side of the crops that most steps see, in pixels.
+        Side of the square crops that most steps see, in pixels.
     whole
         Share of the steps that see whole pictures.
     gradient
@@ -129,7 +129,7 @@ class DecoderStage(Stage):
         self.vae = vae.to(device).eval().requires_grad_(False)
         self.latents = Feed(latents_of(corpus, self.vae, device), device)
         self.pixels = Feed(corpus.pixels, device)
-        self.weigh = PartWeights(parts, self.options.features, recipe.size, device)
+        self.weigh = PartWeights(parts, self.options.features, recipe.pixels, device)
         self.perceptual = Perceptual().to(device).eval()
         decoder = nn.Sequential(vae.post_quant_conv, vae.decoder).requires_grad_(True)
         self.network: nn.ModuleDict = nn.ModuleDict({"decoder": decoder, "patches": Patches(**dict(recipe.network))})
@@ -139,14 +139,15 @@ class DecoderStage(Stage):
         options, stored = self.options, self.corpus.rows[rows]
         latents, pixels = self.latents(stored).float(), self.pixels(stored)
         weight = self.weigh(stored)
-        scale = self.recipe.size // latents.shape[-1]
+        height, width = latents.shape[-2:]
+        scale = self.recipe.pixels[0] // height
         if draw.random() < options.whole:
             # As dear as a step on crops.
-            count = max(1, len(rows) * options.crop**2 // self.recipe.size**2)
+            count = max(1, len(rows) * options.crop**2 // (scale**2 * height * width))
             latents, pixels, weight = latents[:count], pixels[:count], weight[:count]
         else:
             side = options.crop // scale
-            top, left = draw.integers(0, latents.shape[-1] - side + 1, 2)
+            top, left = draw.integers(0, [height - side + 1, width - side + 1])
             latents = latents[:, :, top : top + side, left : left + side]
             down, across = (slice(scale * start, scale * (start + side)) for start in (top, left))
             pixels, weight = pixels[:, down, across], weight[:, :, down, across]

@@ -22,7 +22,7 @@ from ipse._files import atomic_write
 from ipse.diffusion.components import make_denoiser, make_scheduler, make_tokenizer
 from ipse.diffusion.training.data import CAPTIONS, Corpus, shortened
 from ipse.diffusion.training.loop import Feed, Stage, pictures_of
-from ipse.diffusion.training.recipe import StageRecipe, options_of
+from ipse.diffusion.training.recipe import StageRecipe, options_of, size_of
 from ipse.images import contact_sheet
 
 _JUDGED, _SHEET, _BATCH = 256, 16, 32
@@ -118,8 +118,9 @@ class DenoiserStage(Stage):
         super().__init__(recipe, corpus, device)
         self.options = options_of(DenoiserOptions, recipe)
         self.vae, self.text = (part.to(device).eval().requires_grad_(False) for part in (vae, text))
-        side = recipe.size // 2 ** (len(vae.config.block_out_channels) - 1)
-        fitting = {"size": side, "context": text.config.hidden_size}
+        scale = 2 ** (len(vae.config.block_out_channels) - 1)
+        sides = size_of(*(side // scale for side in recipe.pixels))
+        fitting = {"size": sides, "context": text.config.hidden_size}
         self.network: UNet2DConditionModel = make_denoiser(**fitting | dict(recipe.network))
         self.latents = Feed(latents_of(corpus, self.vae, device), device)
         self.captions = Captions(corpus, self.options, device)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPModel
 
-from ipse.diffusion.components import make_joint, make_tokenizer
+from ipse.diffusion.components import make_joint, make_tokenizer, squared
 from ipse.diffusion.training.data import CAPTIONS, Corpus
 from ipse.diffusion.training.loop import Feed, Stage, pictures_of
 from ipse.diffusion.training.recipe import StageRecipe, options_of
@@ -52,7 +52,7 @@ class JointStage(Stage):
     def __init__(self, recipe: StageRecipe, corpus: Corpus, device: torch.device) -> None:
         super().__init__(recipe, corpus, device)
         self.options = options_of(JointOptions, recipe)
-        self.network: CLIPModel = make_joint(**{"size": recipe.size} | dict(recipe.network))
+        self.network: CLIPModel = make_joint(**{"size": max(recipe.pixels)} | dict(recipe.network))
         people, each = recipe.batch // self.options.each, self.options.each
         self.sampler = IdentitySampler(self.corpus.person, people, each, seed=recipe.seed, alone="drop")
         self.pixels, self.tokens = Feed(corpus.pixels, device), Feed(corpus.tokens, device)
@@ -66,7 +66,8 @@ class JointStage(Stage):
         tokens = self.tokens(stored)[torch.arange(len(rows), device=self.device), which]
         pictures = functional.pad(pictures_of(self.pixels(stored)), (options.shift,) * 4, mode="replicate")
         y, x = draw.integers(0, 2 * options.shift + 1, 2)
-        pictures = pictures[..., y : y + self.recipe.size, x : x + self.recipe.size]
+        height, width = self.recipe.pixels
+        pictures = pictures[..., y : y + height, x : x + width]
         images, texts = embed_images(self.network, pictures), embed_texts(self.network, tokens, self.end)
         with torch.no_grad():
             self.network.logit_scale.clamp_(max=_HOTTEST)
@@ -96,7 +97,8 @@ class JointStage(Stage):
 
 def embed_images(network: CLIPModel, pictures: Tensor) -> Tensor:
     """(n, 3, H, W) of -1 to 1 as (n, dim) of length 1."""
-    pooled = network.vision_model(pixel_values=pictures).pooler_output
+    seen = squared(pictures, network.config.vision_config.image_size)
+    pooled = network.vision_model(pixel_values=seen).pooler_output
     return functional.normalize(network.visual_projection(pooled), dim=-1)
 
 

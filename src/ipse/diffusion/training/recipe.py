@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -14,6 +14,20 @@ from ipse.errors import TrainingError
 from ipse.training.recipe import OptimizerPlan, known_keys, read_recipe
 
 T = TypeVar("T")
+
+Size = int | Sequence[int]
+"""Of pictures: a number for squares, or height and width."""
+
+
+def shape_of(size: Size) -> tuple[int, int]:
+    """Height and width."""
+    height, width = (size, size) if isinstance(size, int) else size
+    return height, width
+
+
+def size_of(height: int, width: int) -> Size:
+    """As short as it can be told: a number for squares."""
+    return height if height == width else (height, width)
 
 
 @dataclass(frozen=True)
@@ -31,7 +45,7 @@ class StageRecipe:
     batch
         Pictures per step.
     size
-        Height and width of a picture.
+        Of a picture in pixels: a number for squares, or height and width.
     holdout
         Share of the people that are looked at and not trained on.
     network
@@ -52,7 +66,7 @@ class StageRecipe:
     seed: int = 0
     steps: int = 1000
     batch: int = 16
-    size: int = 128
+    size: Size = 128
     holdout: float = 0.02
     network: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -67,11 +81,19 @@ class StageRecipe:
             raise TrainingError(f"There is no precision {self.precision!r}.", "Use no or bf16.")
         if self.optimizer.kind != "adamw":
             raise TrainingError(f"The base is not trained by {self.optimizer.kind!r}.", "Use adamw.")
-        for label in ("steps", "batch", "size", "look_every", "save_every"):
+        for label in ("steps", "batch", "look_every", "save_every"):
             if getattr(self, label) < 1:
                 raise TrainingError(f"The recipe's {label} is {getattr(self, label)}; it must be from 1.")
+        sides = self.size if isinstance(self.size, Sequence) else (self.size, self.size)
+        if len(sides) != 2 or not all(isinstance(side, int) and side >= 1 for side in sides):
+            raise TrainingError(f"The recipe's size is {self.size}; it must be from 1, or [height, width].")
         if not 0 <= self.ema < 1 or not 0 < self.holdout < 1:
             raise TrainingError(f"The recipe's ema is {self.ema}, its holdout {self.holdout}; both are from 0 to 1.")
+
+    @property
+    def pixels(self) -> tuple[int, int]:
+        """Height and width of a picture."""
+        return shape_of(self.size)
 
     @property
     def fingerprint(self) -> str:

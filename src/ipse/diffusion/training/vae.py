@@ -50,7 +50,7 @@ class VaeOptions:
     Attributes
     ----------
     crop
-        Side of the crops that most steps see, in pixels: they cost less and teach as much.
+        Side of the square crops that most steps see, in pixels: they cost less and teach as much.
     whole
         Share of the steps that see whole pictures, so that norms fit those too.
     gradient
@@ -79,7 +79,7 @@ class VaeStage(Stage):
     recipe, corpus, device
         As in `Stage`.
     parts
-        (M, size, size) parts of all pictures of the corpus's folder, of `parts_of`; None where all count the same.
+        (M, height, width) parts of all pictures of the corpus's folder, of `parts_of`; None where all count the same.
     """
 
     name = "vae"
@@ -92,18 +92,18 @@ class VaeStage(Stage):
         self.network: AutoencoderKL = make_vae(**{"size": recipe.size} | dict(recipe.network))
         begin_with_mean_colors(self.network)
         self.pixels = Feed(corpus.pixels, device)
-        self.weigh = PartWeights(parts, self.options.features, recipe.size, device)
+        self.weigh = PartWeights(parts, self.options.features, recipe.pixels, device)
 
     def loss(self, rows: npt.NDArray[np.int64], draw: np.random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """See the module and `Stage.loss`."""
-        options, size = self.options, self.recipe.size
+        options, (height, width) = self.options, self.recipe.pixels
         stored = self.corpus.rows[rows]
         if draw.random() < options.whole:
             # As dear as a step on crops.
-            stored = stored[: max(1, len(rows) * options.crop**2 // size**2)]
+            stored = stored[: max(1, len(rows) * options.crop**2 // (height * width))]
             rectangle = slice(None), slice(None), slice(None)
         else:
-            top, left = draw.integers(0, size - options.crop + 1, 2)
+            top, left = draw.integers(0, [height - options.crop + 1, width - options.crop + 1])
             rectangle = slice(None), slice(top, top + options.crop), slice(left, left + options.crop)
         pictures = pictures_of(self.pixels(stored)[rectangle])
         weight = self.weigh(stored)[rectangle[0], :, *rectangle[1:]]
@@ -157,12 +157,14 @@ class PartWeights:
     features
         How many times as much eyes, brows and mouths count as what is around the face; glasses and skin come between.
     size
-        Side of a picture in pixels.
+        Height and width of a picture in pixels.
     device
         Where to.
     """
 
-    def __init__(self, parts: npt.NDArray[np.uint8] | None, features: float, size: int, device: torch.device) -> None:
+    def __init__(
+        self, parts: npt.NDArray[np.uint8] | None, features: float, size: tuple[int, int], device: torch.device
+    ) -> None:
         self.parts, self.size, self.device = None if parts is None else Feed(parts, device), size, device
         extra = torch.tensor([_CLOSER.get(label, 0) for label in LABELS], dtype=torch.float32, device=device)
         self.weights = 1 + (features - 1) * extra
@@ -170,7 +172,7 @@ class PartWeights:
     def __call__(self, stored: npt.NDArray[np.int64]) -> Tensor:
         """(n, 1, H, W), for rows counted within the folder; 1 everywhere if no parts are known."""
         if self.parts is None:
-            return torch.ones(len(stored), 1, self.size, self.size, device=self.device)
+            return torch.ones(len(stored), 1, *self.size, device=self.device)
         return self.weights[self.parts(stored).long()][:, None]
 
 
