@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from ipse.gallery.centralize import center_distance, centralize
+from ipse.gallery.centralize import center_distance, centralize, centralize_by_generation, generated_features
+from ipse.gallery.rerank import unit
 from ipse.measure import Features, evaluate
 
 
@@ -49,3 +50,36 @@ def test_who_has_no_mutual_neighbor_stays():
     np.testing.assert_allclose(moved[0], moved[1], atol=1e-6)
     with pytest.raises(ValueError, match="no 3 neighbors"):
         centralize(features, 3, 1)
+
+
+def test_generated_pictures_of_the_person_help_and_those_of_another_do_not():
+    features, person = people(noise=1.8)
+    draw = np.random.default_rng(1)
+    centers = np.stack([features[person == one].mean(0) for one in range(20)])
+    # Of each picture five that show the person as well as the picture does.
+    made = centers[person][:, None] + 1.8 * draw.normal(size=(len(person), 5, 32))
+    query = np.arange(0, len(person), 8)
+    gallery = np.setdiff1d(np.arange(len(person)), query)
+    items = {"person": person[query]}, {"person": person[gallery]}
+
+    def found(moved):
+        return evaluate(Features(moved[query], moved[gallery]), *items).mean_ap()
+
+    right, wrong = (centralize_by_generation(features, np.roll(made, by, 0)) for by in (0, 13))
+    assert found(right) > found(features) + 0.1 and found(wrong) < found(features)
+    assert found(centralize(right)) > found(centralize(features)) + 0.05
+    assert center_distance(right, person).mean() < center_distance(features, person).mean() - 0.1
+    np.testing.assert_allclose(centralize_by_generation(features, made, 0.0), unit(features), atol=1e-5)
+    for bad in (made[:, 0], made[:5], made[:, :0], made[..., :5]):
+        with pytest.raises(ValueError, match="do not fit"):
+            centralize_by_generation(features, bad)
+
+
+def test_what_is_generated_comes_from_above():
+    pictures = [np.full((4, 2, 3), value, np.uint8) for value in (10, 20)]
+    made = generated_features(
+        pictures,
+        lambda picture: [picture + number for number in range(3)],
+        lambda some: np.array([[one.mean(), 1.0] for one in some]),
+    )
+    assert made[..., 0].tolist() == [[10, 11, 12], [20, 21, 22]] and made.dtype == np.float32

@@ -130,8 +130,12 @@ NETWORKS = {
     "dp-adapter": {"tokens": 2, "text_tokens": 1, "hidden": 16},
     "masterweaver": {"tokens": 2, "heads": 2},
     "imagine-yourself": {"layers": [0], "rank": 2},
+    "pose2id": {"tokens": 2, "place_tokens": 2, "width": 16, "depth": 1, "heads": 2},
 }
 """Tiny options of each system that is trained."""
+
+ENCODERS = {"pose2id": "body-world"}
+"""Of those that do not read faces."""
 
 
 @pytest.fixture
@@ -160,6 +164,7 @@ def batch_of(base):
     def features(rows):
         unit = torch.nn.functional.normalize(torch.randn(rows, 256))
         random = {"local": torch.randn(rows, 16, 128), "patches": torch.randn(rows, 17, 32)}
+        random |= {"pose": torch.rand(rows, 17, 3)}
         random |= {"five": torch.rand(rows, 5, 2), "portrait": torch.randn(rows, 1, 3, 128, 128)}
         return {"vector": unit, "length": torch.full((rows,), 20.0), **random}
 
@@ -197,6 +202,7 @@ def adapter_recipe(system, **changes):
 
     given = {"steps": 4, "batch": 4, "holdout": 0.3, "ema": 0.5, "look_every": 100, "save_every": 2}
     given |= {"network": NETWORKS[system], "optimizer": {"rate": 0.01, "warmup": 1}}
+    given |= {"encoder": ENCODERS[system]} if system in ENCODERS else {}
     return AdapterRecipe.from_dict({"system": system} | given | changes)
 
 

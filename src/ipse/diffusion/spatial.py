@@ -28,6 +28,13 @@ from ipse.errors import IpseError
 _FIVE_COLORS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (255, 0, 255))
 _NOSE = 2
 _DIM = 0.6
+# Pairs of COCO's keypoints that are joined, as OpenPose does it; 17 is the neck, in the middle of the shoulders.
+_LIMBS = (
+    *((17, 5), (5, 7), (7, 9), (17, 6), (6, 8), (8, 10), (17, 11), (11, 13), (13, 15), (17, 12), (12, 14), (14, 16)),
+    *((17, 0), (0, 1), (1, 3), (0, 2), (2, 4)),
+)
+_SHOULDERS = [5, 6]
+_HIDDEN = 0.4
 
 
 def _tensor(image: Image.Image) -> Tensor:
@@ -76,6 +83,39 @@ def dense_picture(points: np.ndarray, visible: np.ndarray, size: tuple[int, int]
     return _tensor(image)
 
 
+def body_picture(points: np.ndarray, visible: np.ndarray, size: tuple[int, int]) -> Tensor:
+    """The keypoints of a body as a figure of sticks, each limb in a hue of its own, as OpenPose draws them.
+
+    Parameters
+    ----------
+    points
+        (17, 2) pixels, in COCO's order.
+    visible
+        (17,) bool; what is hidden is drawn darker, so that front and back can be told apart.
+    size
+        Height and width.
+    """
+    points = np.concatenate([points, points[_SHOULDERS].mean(0, keepdims=True)])
+    visible = np.append(visible, visible[_SHOULDERS].any())
+    image = Image.new("RGB", (size[1], size[0]))
+    draw = ImageDraw.Draw(image)
+    width, radius = max(1, round(max(size) / 64)), max(1.0, max(size) / 80)
+
+    def shade(share: float, seen: bool) -> tuple[int, int, int]:
+        return tuple(int(channel if seen else _HIDDEN * channel) for channel in _hue(share))
+
+    # What is seen comes over what is hidden.
+    for seen in (False, True):
+        for i, (a, b) in enumerate(_LIMBS):
+            if bool(visible[a] and visible[b]) == seen:
+                ends = [tuple(map(float, points[a])), tuple(map(float, points[b]))]
+                draw.line(ends, shade(i / len(_LIMBS), seen), width)
+        for i, point in enumerate(points):
+            if bool(visible[i]) == seen:
+                _dot(draw, point, radius, shade(i / len(points), seen))
+    return _tensor(image)
+
+
 def _hue(share: float) -> tuple[int, int, int]:
     red, green, blue = colorsys.hsv_to_rgb(share, 1, 1)
     return round(255 * red), round(255 * green), round(255 * blue)
@@ -116,6 +156,7 @@ CONDITIONS: Mapping[str, Callable[[Any], Tensor]] = {
     "parts": _parts_of,
     "depth": lambda truth: depth_picture(truth.depth),
     "normals": lambda truth: normals_picture(truth.normals),
+    "body": lambda truth: body_picture(truth.keypoints - 0.5, truth.keypoints_visible, truth.parts.shape),
 }
 """Kinds of conditions: from the `Truth` of a picture of `ipse.world` to a picture (3, H, W)."""
 

@@ -29,11 +29,11 @@ from ipse._files import write_whole
 from ipse.diffusion import Base, Generated
 from ipse.diffusion.attention import Handle, attached
 from ipse.diffusion.base import Encoded
-from ipse.diffusion.spatial import Control, controlled
+from ipse.diffusion.spatial import Control, SideAdapter, controlled
 from ipse.encoders import Encoder
 from ipse.errors import IpseError, WeightsError
 from ipse.personalize.contract import marked
-from ipse.personalize.references import FaceReader, Features
+from ipse.personalize.references import PLACES, FaceReader, Features, Reader
 from ipse.zoo.shipped_files import SHIPPED
 
 FORMAT = "ipse.adapter/1"
@@ -78,7 +78,7 @@ class Conditions:
 
     text: Tensor
     handles: Sequence[Handle] = ()
-    control: Control | None = None
+    control: Control | SideAdapter | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,8 +98,8 @@ class Batch:
     words
         Captions of the pictures; some are empty.
     people
-        Features of references, one entry for each person of a picture; ``five`` are those of the picture itself, where
-        the face is to be. Some are of nobody.
+        Features of references, one entry for each person of a picture; those of `PLACES` are of the picture itself,
+        where the person is to be. Some are of nobody.
     own
         Features of the pictures themselves, `Adapting.regions` among them.
     known
@@ -132,8 +132,8 @@ class Options:
     drop_text, drop_person, drop_both
         How often there is no caption, nobody, or neither, for classifier-free guidance.
     same
-        How often the reference is the picture itself, rather than another of the same person, of another Look where
-        there is one.
+        How often the reference is the picture itself, rather than another of the same person: of another Look where
+        there is one, or of the same for systems that say so.
     gamma
         See `ipse.diffusion.training.denoiser`.
     """
@@ -242,7 +242,7 @@ class Adapting:
     adapter
         Its file, or what `Trained` holds; by default that which comes with ipse.
     encoder
-        Of faces; by default the one that the adapter was trained with, by its name.
+        Of faces, or of what else it reads; by default the one that the adapter was trained with, by its name.
     steps, guidance
         As in `Base.generate`.
 
@@ -255,6 +255,10 @@ class Adapting:
     name: ClassVar[str]
     features: ClassVar[tuple[str, ...]]
     """What it is shown of a person; see `ipse.personalize.references`."""
+    reads: ClassVar[type[Reader]] = FaceReader
+    """What looks at photographs."""
+    one_look: ClassVar[bool] = False
+    """Whether references are of the same Look where there are such: what somebody wears is part of who is shown."""
     regions: ClassVar[tuple[str, ...]] = ()
     """What training knows of each picture beside these, such as where the face is."""
     prompted: ClassVar[bool] = True
@@ -275,7 +279,7 @@ class Adapting:
         self.base, self.steps, self.guidance = base, steps, guidance
         self.options = self.options_kind()
         if isinstance(adapter, Trained):
-            self.reader = FaceReader(base, encoder or "face-world")
+            self.reader = self.reads(base, encoder or self.reads.usual)
             self.trained = adapter
         else:
             self._open(adapter, encoder)
@@ -419,12 +423,12 @@ class Adapting:
             raise WeightsError(what, f"Train one: {_HOW}; then name its file by --adapter.")
         record = read_record(path) if path.is_file() else None
         if record is None:
-            self.reader = FaceReader(self.base, encoder or "face-world")
+            self.reader = self.reads(self.base, encoder or self.reads.usual)
             told = {"file": path.name, "trained_with": list(self.reader.fingerprints(self.features).values())}
             self.trained = Trained(self.published(path), told)
             return
         self._check(path, record)
-        self.reader = FaceReader(self.base, encoder or record["encoder"])
+        self.reader = self.reads(self.base, encoder or record["encoder"])
         for name, fingerprint in self.reader.fingerprints(self.features).items():
             if record["encoders"].get(name) != fingerprint:
                 theirs = " and ".join(f"{name} ({known[:12]})" for name, known in record["encoders"].items())
@@ -508,8 +512,8 @@ class Fitted:
 
 
 def elsewhere(nobody: Features, person: Features) -> Features:
-    """Features of nobody, whose face is where the person's is to be: places are no part of who somebody is."""
-    return nobody | {name: person[name] for name in ("five",) if name in person}
+    """Features of nobody, who is where the person is to be: places are no part of who somebody is."""
+    return nobody | {name: person[name] for name in PLACES if name in person}
 
 
 def beside(first: Features, second: Features) -> Features:

@@ -44,6 +44,7 @@ METHODS = {
     "id-aligner": "ipse.personalize.id_aligner:IDAligner",
     "id-aligner-lora": "ipse.personalize.id_aligner:IDAlignerLoRA",
     "storymaker": "ipse.personalize.storymaker:StoryMaker",
+    "pose2id": "ipse.personalize.pose2id:Pose2ID",
 }
 """Every method by name, with its class. To add one, write its module and add its line here."""
 

@@ -7,6 +7,7 @@ What a method is shown of somebody are features, by name:
 ``length``    () that it had before
 ``local``     (m, C) what that encoder says of m places of the face, before it says one thing of the whole
 ``five``      (5, 2) places of the eyes, the nose and the corners of the mouth, as shares of the picture's sides
+``pose``      (17, 3) keypoints of the body: shares of the sides, and whether one is seen; see `bodies.BodyReader`
 ``pooled``    (P,) the base's image encoder, of the face cut as a portrait
 ``patches``   (m, C) the second last hidden states of that encoder
 ``portrait``  (1, 3, S, S) what that encoder is shown, for systems that train one of their own
@@ -24,11 +25,12 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -59,6 +61,9 @@ PIXEL_FEATURES = ("portrait",)
 """Those that are as large as pictures: they are cut anew each time, and not kept."""
 FACE_FEATURES = ("vector", "length", "local")
 """Those of the face encoder."""
+
+PLACES = ("five", "pose")
+"""Those that tell how somebody is placed in the picture to be made, and not who it is."""
 
 REGIONS = ("face", "eyes", "nose", "mouth", "ears")
 """Parts of the face that have words and features of their own."""
@@ -95,7 +100,94 @@ class Found:
     quality: Quality
 
 
-class FaceReader:
+class Reader(ABC):
+    """What a method looks at photographs with.
+
+    Parameters
+    ----------
+    base
+        That the method is on.
+    encoder
+        A name or a file, see `ipse.encoders.open_encoder`, or an encoder.
+
+    Attributes
+    ----------
+    usual
+        The encoder where nobody names one.
+    place
+        The feature that tells where in a picture the person is, as shares of its sides; NaN where there is none.
+    finder
+        Name of what finds people.
+    """
+
+    usual: ClassVar[str]
+    place: ClassVar[str]
+    finder: str
+
+    def __init__(self, base: Base, encoder: str | Path | Encoder) -> None:
+        self.base = base
+        self.encoder = encoder if isinstance(encoder, Encoder) else open_encoder(encoder)
+
+    @abstractmethod
+    def fingerprints(self, features: Sequence[str]) -> dict[str, str]:
+        """By name, the fingerprints of the networks that some features come from."""
+
+    @abstractmethod
+    def locate(self, picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Where the one person of a picture (H, W, 3) is; NaN if there is not one."""
+
+    @abstractmethod
+    def look(
+        self, pictures: Sequence[npt.NDArray[np.uint8]], places: npt.NDArray[np.floating[Any]], name: str
+    ) -> npt.NDArray[np.float32]:
+        """(N, …) of a feature of the people at `places` of N pictures; where a place is NaN, of no use."""
+
+    @abstractmethod
+    def vector(self, picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32] | None:
+        """(D,) of who is in a picture that was made; None where nobody is found."""
+
+    @abstractmethod
+    def nobody(self, names: Sequence[str]) -> Features:
+        """Features (1, …) of no photograph."""
+
+    @abstractmethod
+    def person(self, photographs: Sequence[npt.NDArray[np.uint8]], names: Sequence[str]) -> Features:
+        """Features (1, …) of somebody by one or more photographs.
+
+        Raises
+        ------
+        IpseError
+            If the photographs are of no use.
+        """
+
+    def _of_chips(self, chips: npt.NDArray[np.uint8], names: Sequence[str]) -> dict[str, npt.NDArray[np.float32]]:
+        """Those of `FACE_FEATURES` that are asked for, of chips of the encoder."""
+        out: dict[str, npt.NDArray[np.float32]] = {}
+        if "vector" in names or "length" in names:
+            raw = self.encoder.raw(chips)
+            out["length"] = np.linalg.norm(raw, axis=1)
+            out["vector"] = raw / np.maximum(out["length"], 1e-12)[:, None]
+        if "local" in names:
+            out["local"] = self._local(chips)
+        return out
+
+    @cached_property
+    def _module(self) -> torch.nn.Module:
+        module = self.encoder.torch_module()
+        if not isinstance(module, ChipEmbedding):
+            raise WeightsError(
+                f"The encoder {self.encoder.name} does not say what it sees of each place.",
+                f"Use one that was trained by ipse, such as {self.usual}.",
+            )
+        return module
+
+    @torch.no_grad()
+    def _local(self, chips: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        told = self._module.feature_map(torch.from_numpy(chips).permute(0, 3, 1, 2).float() / 255)
+        return told.flatten(2).transpose(1, 2).numpy()
+
+
+class FaceReader(Reader):
     """Finds faces and says what encoders see of them.
 
     Parameters
@@ -110,6 +202,9 @@ class FaceReader:
         The network that places the five points.
     """
 
+    usual = "face-world"
+    place = "five"
+
     def __init__(
         self,
         base: Base,
@@ -118,9 +213,9 @@ class FaceReader:
         detector: Detector | None = None,
         points: str | Path = "landmarks-world",
     ) -> None:
-        self.base = base
-        self.encoder = encoder if isinstance(encoder, Encoder) else open_encoder(encoder)
+        super().__init__(base, encoder)
         self.detector = detector or HogDetector()
+        self.finder = self.detector.name
         self._predictor = LandmarkPredictor(points)
 
     def fingerprints(self, features: Sequence[str]) -> dict[str, str]:
@@ -144,6 +239,30 @@ class FaceReader:
             for face, told, seen in zip(faces, quality, points, strict=True)
         ]
 
+    def locate(self, picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """(5, 2) points of the face, if there is one and no other."""
+        found = self.find(picture)
+        if len(found) != 1:
+            return np.full((5, 2), np.nan, np.float32)
+        return self.features([picture], [found[0].face], ["five"])["five"][0]
+
+    def look(
+        self, pictures: Sequence[npt.NDArray[np.uint8]], places: npt.NDArray[np.floating[Any]], name: str
+    ) -> npt.NDArray[np.float32]:
+        """See `Reader.look`."""
+        size = np.array([picture.shape[1::-1] for picture in pictures], np.float32)[:, None]
+        five = places * size - 0.5
+        none = np.isnan(five).any((1, 2))
+        # Somewhere in the picture; what comes out is not used.
+        five[none] = size[none] * (0.25 + 0.5 * np.random.default_rng(0).random((5, 2), np.float32))
+        faces = [Face((0, 0, 1, 1), 1.0, points, "arcface5") for points in five]
+        return self.features(pictures, faces, [name])[name]
+
+    def vector(self, picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32] | None:
+        """(D,) of the first face of a picture."""
+        faces = self.find(picture)
+        return self.features([picture], [faces[0].face], ["vector"])["vector"][0] if faces else None
+
     def features(
         self, pictures: Sequence[npt.NDArray[np.uint8]], faces: Sequence[Face], names: Sequence[str]
     ) -> dict[str, npt.NDArray[np.float32]]:
@@ -165,12 +284,9 @@ class FaceReader:
         """
         both = list(zip(pictures, faces, strict=True))
         out: dict[str, npt.NDArray[np.float32]] = {}
-        if "vector" in names or "length" in names:
-            raw = self.encoder.raw(np.concatenate([align(p, [f], self.encoder.chip.template) for p, f in both]))
-            out["length"] = np.linalg.norm(raw, axis=1)
-            out["vector"] = raw / np.maximum(out["length"], 1e-12)[:, None]
-        if "local" in names:
-            out["local"] = self._local(np.concatenate([align(p, [f], self.encoder.chip.template) for p, f in both]))
+        if set(FACE_FEATURES) & set(names):
+            chips = np.concatenate([align(p, [f], self.encoder.chip.template) for p, f in both])
+            out |= self._of_chips(chips, names)
         if "five" in names:
             out["five"] = np.stack([(f.landmarks + 0.5) / (p.shape[1], p.shape[0]) for p, f in both])
         if "face" in names:
@@ -232,21 +348,6 @@ class FaceReader:
         told = np.concatenate([masks, masks[:1]]).reshape(2, 3, *masks.shape[1:]).transpose(0, 2, 3, 1)
         cut = [cut_chips((255 * one).astype(np.uint8), to_image[None], side)[0] for one in told]
         return self.portrait(picture, face), np.concatenate(cut, 2).transpose(2, 0, 1)[: len(masks)] / np.float32(255)
-
-    @cached_property
-    def _module(self) -> torch.nn.Module:
-        module = self.encoder.torch_module()
-        if not isinstance(module, ChipEmbedding):
-            raise WeightsError(
-                f"The encoder {self.encoder.name} does not say what it sees of each place of a face.",
-                "Use one that was trained by ipse, such as face-world.",
-            )
-        return module
-
-    @torch.no_grad()
-    def _local(self, chips: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        told = self._module.feature_map(torch.from_numpy(chips).permute(0, 3, 1, 2).float() / 255)
-        return told.flatten(2).transpose(1, 2).numpy()
 
     # --- The image encoder ------------------------------------------------------------------------------------------
 

@@ -21,17 +21,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ipse.diffusion import Base
-from ipse.diffusion.training.data import Corpus, column_of, pack, persons_of
+from ipse.diffusion.training.data import Corpus, column_of, keypoints_of, pack, persons_of
 from ipse.diffusion.training.denoiser import Captions, DenoiserOptions, latents_of, spread_steps
 from ipse.diffusion.training.loop import Feed, Stage, train
 from ipse.diffusion.training.recipe import StageRecipe, options_of, size_of
 from ipse.encoders import DlibFaceEncoder
 from ipse.errors import DataError, TrainingError
-from ipse.faces import Face
 from ipse.images import contact_sheet
 from ipse.personalize.adapting import Adapting, Batch, Trained, Words, begin_with, elsewhere, read_weights, save_trained
 from ipse.personalize.contract import METHODS, class_of
-from ipse.personalize.references import PIXEL_FEATURES, FaceReader, Features
+from ipse.personalize.references import PIXEL_FEATURES, PLACES, FaceReader, Features, Reader
 from ipse.training.loop import Step
 from ipse.training.recipe import read_recipe
 from ipse.world.caption import subjects
@@ -50,7 +49,7 @@ class AdapterRecipe(StageRecipe):
     Attributes
     ----------
     encoder
-        Of faces; not that of the public domain, which judges.
+        Of what the system reads, such as faces; not that of the public domain, which judges.
     points
         The network that places the five points.
     start
@@ -94,28 +93,29 @@ class FeatureStore:
     """
 
     def __init__(
-        self, corpus: Corpus, reader: FaceReader, on_look: Callable[[int, int], None] = lambda done, total: None
+        self, corpus: Corpus, reader: Reader, on_look: Callable[[int, int], None] = lambda done, total: None
     ) -> None:
         self.corpus, self.reader, self.on_look = corpus, reader, on_look
         self._arrays: dict[str, npt.NDArray[np.floating[Any]]] = {}
 
     @property
     def found(self) -> npt.NDArray[np.bool_]:
-        """(M,) whether a picture shows one face."""
-        return ~np.isnan(self["five"]).any((1, 2))
+        """(M,) whether a picture shows one person."""
+        places = self[self.reader.place]
+        return ~np.isnan(places).reshape(len(places), -1).any(1)
 
     def give(self, name: str, values: npt.NDArray[np.floating[Any]]) -> None:
         """Take (M, …) of a feature that no network tells, such as where the person is."""
         self._arrays[name] = values
 
     def __getitem__(self, name: str) -> npt.NDArray[np.floating[Any]]:
-        """(M, …) of a feature; NaN or 0 where a picture does not show one face."""
+        """(M, …) of a feature; NaN or 0 where a picture does not show one person."""
         if name not in self._arrays:
             self._arrays[name] = self._open(name)
         return self._arrays[name]
 
     def _open(self, name: str) -> npt.NDArray[np.floating[Any]]:
-        known = [self.corpus.fingerprint, self.reader.detector.name, *self.reader.fingerprints([name]).values()]
+        known = [self.corpus.fingerprint, self.reader.finder, *self.reader.fingerprints([name]).values()]
         key = hashlib.sha256("\n".join(known).encode()).hexdigest()[:24]
         path = self.corpus.folder / f"{name}-{key}.npy"
         if not path.exists():
@@ -134,7 +134,10 @@ class FeatureStore:
         array = np.load(part, mmap_mode="r+") if start else None
         for first in range(start, total, _BLOCK):
             rows = np.arange(first, min(first + _BLOCK, total))
-            values = self._five(pixels[rows]) if name == "five" else self.look(name, rows)
+            if name == self.reader.place:
+                values = np.stack([self.reader.locate(picture) for picture in pixels[rows]])
+            else:
+                values = self.look(name, rows)
             if array is None:
                 kind = np.float32 if name in ("five", "length") else np.float16
                 array = np.lib.format.open_memmap(part, "w+", kind, (total, *values.shape[1:]))
@@ -144,24 +147,9 @@ class FeatureStore:
             self.on_look(int(rows[-1]) + 1, total)
         place.unlink(missing_ok=True)
 
-    def _five(self, pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        out = np.full((len(pictures), 5, 2), np.nan, np.float32)
-        for row, picture in enumerate(pictures):
-            faces = [found.face for found in self.reader.find(picture)]
-            if len(faces) == 1:
-                out[row] = self.reader.features([picture], faces, ["five"])["five"][0]
-        return out
-
     def look(self, name: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """(n, …) of a feature of some rows of the folder, computed now."""
-        pixels = self.corpus.pixels
-        size = np.array(pixels.shape[2:0:-1], np.float32)
-        five = self["five"][rows] * size - 0.5
-        one = ~np.isnan(five).any((1, 2))
-        # Somewhere in the picture; what comes out is not used.
-        five[~one] = size * (0.25 + 0.5 * np.random.default_rng(0).random((5, 2), np.float32))
-        faces = [Face((0, 0, 1, 1), 1.0, points, "arcface5") for points in five]
-        return self.reader.features(list(pixels[rows]), faces, [name])[name]
+        return self.reader.look(list(self.corpus.pixels[rows]), self[self.reader.place][rows], name)
 
 
 # --- Captions ---------------------------------------------------------------------------------------------------------
@@ -209,10 +197,12 @@ class Pairs:
     ----------
     person, look
         (N,) of each picture. Everybody has two pictures or more.
+    one_look
+        Whether those of the same Look come first, rather than those of others.
     """
 
-    def __init__(self, person: npt.NDArray[np.int64], look: npt.NDArray[np.int64]) -> None:
-        self.person, self.look = person, look
+    def __init__(self, person: npt.NDArray[np.int64], look: npt.NDArray[np.int64], one_look: bool = False) -> None:
+        self.person, self.look, self.one_look = person, look, one_look
         order = np.argsort(person, kind="stable")
         people, starts = np.unique(person[order], return_index=True)
         self._rows = dict(zip(people.tolist(), np.split(order, starts[1:]), strict=True))
@@ -220,12 +210,15 @@ class Pairs:
     def __call__(
         self, rows: npt.NDArray[np.int64], draw: np.random.Generator, same: float = 0.0
     ) -> npt.NDArray[np.int64]:
-        """For each row another of the same person, of another Look where there is one; itself as often as `same`."""
+        """For each row another of the same person, of a Look that comes first where there is one; or, as often as
+        `same`, the row itself.
+        """
         out = rows.copy()
         for place, row in enumerate(rows):
             own = self._rows[int(self.person[row])]
-            others = own[self.look[own] != self.look[row]]
-            others = others if len(others) else own[own != row]
+            own = own[own != row]
+            others = own[(self.look[own] == self.look[row]) == self.one_look]
+            others = others if len(others) else own
             chosen = draw.integers(len(others))
             if draw.random() >= same:
                 out[place] = others[chosen]
@@ -269,7 +262,9 @@ class AdapterStage(Stage):
         options = method.options
         told = DenoiserOptions(drop=0.0, full=options.full, short=options.short, gamma=options.gamma)
         self.captions, self.subject = Captions(corpus, told, device), SubjectFinder(pipeline.tokenizer)
-        self.pairs = {id(part): Pairs(part.person, look[part.rows]) for part in (self.corpus, self.held_out)}
+        self.pairs = {
+            id(part): Pairs(part.person, look[part.rows], method.one_look) for part in (self.corpus, self.held_out)
+        }
         self.nobody = method.reader.nobody(method.features)
         self.scheduler = pipeline.scheduler
         self.share = self.scheduler.alphas_cumprod.to(device)
@@ -290,8 +285,7 @@ class AdapterStage(Stage):
         clean = self.latents(part.rows[rows]).float()
         noise = torch.randn_like(clean)
         own, shown = self.seen(part.rows[rows], self.method.regions), self.seen(part.rows[references])
-        if "five" in shown:
-            shown["five"] = own["five"]
+        shown |= {name: own[name] for name in PLACES if name in shown}
         nobody = elsewhere(self.nobody, shown)
         person = {
             name: torch.where(known.view(-1, *(1,) * (value.ndim - 1)), value, nobody[name].to(value))
@@ -377,9 +371,8 @@ class AdapterStage(Stage):
         reader, like, other = self.method.reader, [], []
         known = self.store.look("vector", np.array([row for row, _ in self._made], np.int64))
         for place, (_, picture) in enumerate(self._made):
-            faces = reader.find(picture)
-            if faces:
-                vector = reader.features([picture], [faces[0].face], ["vector"])["vector"][0]
+            vector = reader.vector(picture)
+            if vector is not None:
                 alike = known @ vector
                 like.append(alike[place])
                 other += np.delete(alike, place).tolist()
@@ -455,10 +448,13 @@ def train_adapter(
         )
     recipe = replace(recipe, size=size_of(*base.size))
     corpus = pack(data, cache or cache_dir() / "packs", recipe.size, on_pack=on_pack)
-    reader = FaceReader(base, recipe.encoder, points=recipe.points)
+    points = {"points": recipe.points} if kind.reads is FaceReader else {}
+    reader = kind.reads(base, recipe.encoder, **points)
     store = FeatureStore(corpus, reader, on_look)
     if "person" in kind.regions:
         store.give("person", persons_of(data, corpus))
+    if "pose" in kind.features:
+        store.give("pose", keypoints_of(data, corpus))
     look = column_of(data, corpus, "look")
     chosen = np.flatnonzero(store.found)
     people, counts = np.unique(corpus.person[chosen], return_counts=True)

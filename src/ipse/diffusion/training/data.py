@@ -332,6 +332,35 @@ def persons_of(sources: Sequence[str | Path], corpus: Corpus, cells: int = 16) -
     return np.stack(out)
 
 
+def keypoints_of(sources: Sequence[str | Path], corpus: Corpus) -> npt.NDArray[np.float32]:
+    """The keypoints of the body in all pictures of a corpus's folder, by the world's truth.
+
+    Parameters
+    ----------
+    sources, corpus
+        As in `column_of`.
+
+    Returns
+    -------
+    ndarray
+        (M, 17, 3) in COCO's order: shares of the picture's width and height, and 1 where a point can be seen, else 0.
+
+    Raises
+    ------
+    DataError
+        If the data has no keypoints, or is not the corpus's.
+    """
+    out = []
+    for shard in (path for source in sources for path in _shards(source)):
+        for row in _rows(shard, ("image", "person", "keypoints", "keypoints_visible"), False, "framing: person"):
+            with Image.open(io.BytesIO(row["image"]["bytes"])) as picture:
+                places = np.array(row["keypoints"]) / picture.size
+            out.append(np.column_stack([places, row["keypoints_visible"]]))
+    if len(out) != len(corpus.pixels):
+        raise DataError(f"The pack has {len(corpus.pixels)} pictures, its sources {len(out)}.", "Pack them again.")
+    return np.array(out, np.float32)
+
+
 def carry(sources: Sequence[str | Path], out: str | Path, *, judge: bool = False) -> list[Path]:
     """Write what training needs of some folders as Parquet files below 64 MiB, to take to another machine.
 
@@ -365,8 +394,10 @@ def carry(sources: Sequence[str | Path], out: str | Path, *, judge: bool = False
 
     for shard in (path for source in sources for path in _shards(source)):
         _people(shard)
-        # Adapters take pictures of a person's other Looks as references; the autoencoder looks closer at some parts.
-        more = [name for name in ("look", "parts") if name in pq.read_schema(shard).names]
+        # Adapters take pictures of a person's other Looks as references, or poses; the autoencoder looks closer at some
+        # parts.
+        known = ("look", "parts", "keypoints", "keypoints_visible")
+        more = [name for name in known if name in pq.read_schema(shard).names]
         for row in _rows(shard, [*columns, *more], judge):
             waiting.append(row)
             size += sum(len(row[name]["bytes"]) for name in ("image", "parts") if name in row)
