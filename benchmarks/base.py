@@ -5,8 +5,8 @@ The judge is the classifier of recipes/base/judge.yaml, trained on people that t
 neither has seen, with every fact; each makes one picture by 20 steps. An attribute counts where the caption's facts
 have it; its accuracy is the mean over its classes, so that what is common does not hide what is rare. What is not said
 is not there: a full caption that names no hat is one of a bare head. Beside each figure is what the judge makes of the
-renderings themselves. Classes that differ in degree only are taken together: shades of brown hair, how far a head is
-turned.
+renderings themselves, or of what the autoencoder alone leaves of them. Classes that differ in degree only are taken
+together: shades of brown hair, how far a head is turned.
 
 Fréchet: in the features of the judge, the distance from the pictures to 1,000 renderings of other people, over the
 distance from the captions' own renderings to those. Detection: the HOG detector, on pictures whose captions face the
@@ -102,6 +102,12 @@ class Setting:
         return rendered(self.work / f"others-{start}", start, self.people, self.workers)
 
     @cached_property
+    def back(self) -> npt.NDArray[np.uint8]:
+        """The renderings, encoded and decoded: what no picture of this base can be ahead of."""
+        images = track(self.real.images, description="autoencoder")
+        return np.stack([self.base.decode(self.base.encode(image)) for image in images])
+
+    @cached_property
     def made(self) -> npt.NDArray[np.uint8]:
         """A picture for each caption."""
         return generated(self.base, self.real.captions, self.work, 0)
@@ -132,21 +138,22 @@ def balanced(hits: npt.NDArray[np.bool_], true: npt.NDArray[np.str_]) -> float:
 
 
 def prompts(evidence: Evidence, setting: Setting) -> None:
-    """Add the figures that the judge gives."""
+    """Add the figures that the judge gives, of pictures and of what the autoencoder alone leaves of the renderings."""
     judge, made, real = PictureJudge(setting.judge), setting.made, setting.real
     told, features = judge.tell(made)
     told_real, features_real = judge.tell(real.images)
+    told_back, features_back = judge.tell(setting.back)
     _, features_others = judge.tell(setting.others.images)
-    means = {}
+    means, means_back = {}, {}
     for name in judge.classes:
         true = judge.truth(name, real.facts)
         said = true != ""
-        hits, hits_real = ((x[name] == true)[said] for x in (told, told_real))
+        hits, hits_real, hits_back = ((x[name] == true)[said] for x in (told, told_real, told_back))
         pairs = np.stack([hits, np.unique(true[said], return_inverse=True)[1]], 1)
         interval = bootstrap_ci(
             pairs, statistic=lambda rows: balanced(rows[:, 0].astype(bool), rows[:, 1].astype(str)), n=500
         )
-        means[name] = 100 * balanced(hits, true[said])
+        means[name], means_back[name] = (100 * balanced(x, true[said]) for x in (hits, hits_back))
         evidence.add(
             f"base.prompt_accuracy.{name}",
             means[name],
@@ -156,7 +163,13 @@ def prompts(evidence: Evidence, setting: Setting) -> None:
             against=("renderings", 100 * balanced(hits_real, true[said])),
             note=f"mean over {len(np.unique(true[said]))} classes",
         )
-    evidence.add("base.prompt_accuracy_mean", float(np.mean(list(means.values()))), "%", n=len(made))
+    evidence.add(
+        "base.prompt_accuracy_mean",
+        float(np.mean(list(means.values()))),
+        "%",
+        n=len(made),
+        against=("autoencoder alone", float(np.mean(list(means_back.values())))),
+    )
     worst = min(means, key=means.__getitem__)
     evidence.add("base.prompt_accuracy_min", means[worst], "%", n=len(made), note=worst)
     least = frechet(features_real, features_others)
@@ -164,6 +177,7 @@ def prompts(evidence: Evidence, setting: Setting) -> None:
         "base.frechet_ratio",
         frechet(features, features_others) / least,
         n=len(made),
+        against=("autoencoder alone", frechet(features_back, features_others) / least),
         note=f"over the distance {least:.3g} of two disjoint sets of renderings",
     )
 

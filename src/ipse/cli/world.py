@@ -259,6 +259,48 @@ def walk(
 
 
 @world.command()
+def walks(
+    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    people: Annotated[int, typer.Option(min=1, help="How many.")] = 100,
+    start: Annotated[int, typer.Option(min=0, help="Number of the first person.")] = 0,
+    looks: Annotated[int, typer.Option(min=1, help="Looks of each.")] = 2,
+    views: Annotated[str, typer.Option(metavar="DEGREES", help="Where cameras stand; 0: ahead.")] = "0,45,90",
+    frames: Annotated[int, typer.Option(min=2, max=120, help="Silhouettes of one stride.")] = 12,
+) -> None:
+    """Render silhouettes of walks, to train on: one picture of a stride, frame beside frame.
+
+    A run that was cut off is taken up again by the same command.
+
+    For example:
+
+    - `ipse world walks --out walks --people 120` writes 720 walks, and examples.png to look at
+
+    - `ipse world walks --out walks --people 20 --views -90,90 --looks 4`
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from ipse.world.walks import write_walks
+
+    try:
+        azimuths = [float(view) for view in _names(views)]
+    except ValueError as error:
+        raise WorldError(f"The views {views!r} cannot be read.", "Write degrees, such as 0,45,90.") from error
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("Rendering")
+        folder = write_walks(
+            out,
+            people=people,
+            start=start,
+            looks=looks,
+            azimuths=azimuths,
+            frames=frames,
+            on_walk=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    typer.echo(f"{folder}: {people * looks * len(azimuths):,} walks of {people:,} people")
+
+
+@world.command()
 def talk(
     number: Annotated[int, typer.Argument(min=0, metavar="N", help="Number of the person.")],
     look: Annotated[int, typer.Option(min=0, help="Number of the person's Look.")] = 0,

@@ -69,17 +69,32 @@ class Figure:
 
     def minus(self, other: Figure) -> Figure:
         """The difference, paired: of the people of whom both were measured."""
-        return self._with(other, np.subtract)
+        return joined([self, other], np.subtract)
 
     def over(self, other: Figure) -> Figure:
         """The ratio, paired: of the people of whom both were measured."""
-        return self._with(other, _ratio)
+        return joined([self, other], _ratio)
 
-    def _with(self, other: Figure, joined: Callable[[Floats, Floats], Floats]) -> Figure:
-        width = self.sums.shape[1]
-        both = (self._measured & other._measured)[:, None]
-        sums = np.where(both, np.concatenate([self.sums, other.sums], axis=1), 0.0)
-        return Figure(sums, lambda s: joined(self.statistic(s[..., :width]), other.statistic(s[..., width:])))
+
+def joined(figures: Sequence[Figure], statistic: Callable[..., Floats]) -> Figure:
+    """A function of several figures, paired: of the people of whom all were measured.
+
+    Parameters
+    ----------
+    figures
+        K figures of the same people.
+    statistic
+        Maps K arrays (...) of their values to (...) values.
+    """
+    ends = np.cumsum([figure.sums.shape[1] for figure in figures])[:-1]
+    everybody = np.all([figure._measured for figure in figures], axis=0)[:, None]
+    sums = np.where(everybody, np.concatenate([figure.sums for figure in figures], axis=1), 0.0)
+
+    def together(sums: Floats) -> Floats:
+        parts = np.split(sums, ends, axis=-1)
+        return statistic(*(figure.statistic(part) for figure, part in zip(figures, parts, strict=True)))
+
+    return Figure(sums, together)
 
 
 def mean_of(values: npt.ArrayLike, person: npt.ArrayLike, people: int) -> Figure:

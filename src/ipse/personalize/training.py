@@ -392,6 +392,105 @@ class AdapterStage(Stage):
         save_trained(out / f"{self.recipe.stage}.safetensors", network, self.method.trained.record)
 
 
+def features_of(
+    recipe: AdapterRecipe,
+    base: Base,
+    data: Sequence[str | Path],
+    cache: str | Path | None = None,
+    on_pack: Callable[[int, int], None] = lambda done, total: None,
+    on_look: Callable[[int, int], None] = lambda done, total: None,
+) -> FeatureStore:
+    """Features of the pictures that a recipe is trained on, each computed when it is first asked for.
+
+    Parameters
+    ----------
+    recipe, base, data, cache, on_pack, on_look
+        As in `train_adapter`, which says what is raised.
+    """
+    reads = system_of(recipe, base).reads
+    corpus = pack(data, cache or cache_dir() / "packs", base.size, on_pack=on_pack)
+    points = {"points": recipe.points} if reads is FaceReader else {}
+    return FeatureStore(corpus, reads(base, recipe.encoder, **points), on_look)
+
+
+def system_of(recipe: AdapterRecipe, base: Base) -> type[Adapting]:
+    """The class of a recipe's system.
+
+    Raises
+    ------
+    TrainingError
+        If there is none that is trained so, on that base and by that encoder.
+    """
+    kind = class_of(recipe.stage) if recipe.stage in METHODS else None
+    if kind is None or not issubclass(kind, Adapting):
+        known = [name for name in METHODS if issubclass(class_of(name), Adapting)]
+        raise TrainingError(f"There is no system {recipe.stage!r} to train.", f"There are {', '.join(known)}.")
+    if recipe.encoder == DlibFaceEncoder.name:
+        raise TrainingError(f"{recipe.encoder} judges: no adapter is trained with it.", "Use face-world.")
+    if base.kind != "world":
+        raise TrainingError(
+            f"The base {base.name} was not trained by ipse.", "Its adapters are published ones: name their file."
+        )
+    return kind
+
+
+def stage_of(
+    recipe: AdapterRecipe, base: Base, data: Sequence[str | Path], store: FeatureStore
+) -> tuple[AdapterRecipe, Corpus, Callable[[StageRecipe, Corpus, torch.device], AdapterStage]]:
+    """A recipe with all that decides it, what it is trained on, and what makes its stage of both.
+
+    Parameters
+    ----------
+    recipe, base, data
+        As in `train_adapter`, which says what is raised.
+    store
+        Of `features_of`.
+    """
+    kind = system_of(recipe, base)
+    corpus, reader = store.corpus, store.reader
+    recipe = replace(recipe, size=size_of(*base.size))
+    if "person" in kind.regions:
+        store.give("person", persons_of(data, corpus))
+    if "pose" in kind.features:
+        store.give("pose", keypoints_of(data, corpus))
+    look = column_of(data, corpus, "look")
+    chosen = np.flatnonzero(store.found)
+    people, counts = np.unique(corpus.person[chosen], return_counts=True)
+    chosen = chosen[np.isin(corpus.person[chosen], people[counts > 1])]
+    if not len(chosen):
+        raise DataError("In the data nobody is to be seen twice.", "Render people with several pictures each.")
+    for part in ("unet", "vae", "text_encoder", "image_encoder"):
+        if (network := getattr(base.pipeline, part, None)) is not None:
+            network.requires_grad_(False).eval()
+    encoders = reader.fingerprints(kind.features)
+    kept = [name for name in kind.features if name not in PIXEL_FEATURES]
+    sizes = {name: int(store[name].shape[-1]) for name in kept if store[name].ndim > 1}
+    begun, start = read_weights(recipe.start) if recipe.start else ({}, "")
+    recipe = replace(recipe, inputs={"base": base.fingerprint, **encoders} | ({"start": start} if start else {}))
+    record = {
+        "system": recipe.stage,
+        "network": dict(recipe.network),
+        "sizes": sizes,
+        "base": {"name": base.name, "kind": base.kind, "sha256": base.fingerprint},
+        "encoder": recipe.encoder,
+        "encoders": encoders,
+        "trained_with": list(encoders.values()),
+        "seed": recipe.seed,
+        "steps": recipe.steps,
+        "recipe": recipe.fingerprint,
+        "data": corpus.fingerprint,
+        "license": "Apache-2.0",
+    }
+
+    def make(recipe: StageRecipe, corpus: Corpus, device: torch.device) -> AdapterStage:
+        method = kind(base, Trained(kind.build(base, sizes, **recipe.network), record), encoder=reader.encoder)
+        method.options = options_of(kind.options_kind, recipe)
+        begin_with(method.network, begun)
+        return AdapterStage(recipe, corpus, device, base, method, store, look)
+
+    return recipe, corpus.choose(chosen), make
+
+
 def train_adapter(
     recipe: AdapterRecipe,
     base: Base,
@@ -436,58 +535,6 @@ def train_adapter(
     DataError
         If data cannot be read or written, or show nobody twice.
     """
-    kind = class_of(recipe.stage) if recipe.stage in METHODS else None
-    if kind is None or not issubclass(kind, Adapting):
-        known = [name for name in METHODS if issubclass(class_of(name), Adapting)]
-        raise TrainingError(f"There is no system {recipe.stage!r} to train.", f"There are {', '.join(known)}.")
-    if recipe.encoder == DlibFaceEncoder.name:
-        raise TrainingError(f"{recipe.encoder} judges: no adapter is trained with it.", "Use face-world.")
-    if base.kind != "world":
-        raise TrainingError(
-            f"The base {base.name} was not trained by ipse.", "Its adapters are published ones: name their file."
-        )
-    recipe = replace(recipe, size=size_of(*base.size))
-    corpus = pack(data, cache or cache_dir() / "packs", recipe.size, on_pack=on_pack)
-    points = {"points": recipe.points} if kind.reads is FaceReader else {}
-    reader = kind.reads(base, recipe.encoder, **points)
-    store = FeatureStore(corpus, reader, on_look)
-    if "person" in kind.regions:
-        store.give("person", persons_of(data, corpus))
-    if "pose" in kind.features:
-        store.give("pose", keypoints_of(data, corpus))
-    look = column_of(data, corpus, "look")
-    chosen = np.flatnonzero(store.found)
-    people, counts = np.unique(corpus.person[chosen], return_counts=True)
-    chosen = chosen[np.isin(corpus.person[chosen], people[counts > 1])]
-    if not len(chosen):
-        raise DataError("In the data nobody is to be seen twice.", "Render people with several pictures each.")
-    for part in ("unet", "vae", "text_encoder", "image_encoder"):
-        if (network := getattr(base.pipeline, part, None)) is not None:
-            network.requires_grad_(False).eval()
-    encoders = reader.fingerprints(kind.features)
-    kept = [name for name in kind.features if name not in PIXEL_FEATURES]
-    sizes = {name: int(store[name].shape[-1]) for name in kept if store[name].ndim > 1}
-    begun, start = read_weights(recipe.start) if recipe.start else ({}, "")
-    recipe = replace(recipe, inputs={"base": base.fingerprint, **encoders} | ({"start": start} if start else {}))
-    record = {
-        "system": recipe.stage,
-        "network": dict(recipe.network),
-        "sizes": sizes,
-        "base": {"name": base.name, "kind": base.kind, "sha256": base.fingerprint},
-        "encoder": recipe.encoder,
-        "encoders": encoders,
-        "trained_with": list(encoders.values()),
-        "seed": recipe.seed,
-        "steps": recipe.steps,
-        "recipe": recipe.fingerprint,
-        "data": corpus.fingerprint,
-        "license": "Apache-2.0",
-    }
-
-    def make(recipe: StageRecipe, corpus: Corpus, device: torch.device) -> Stage:
-        method = kind(base, Trained(kind.build(base, sizes, **recipe.network), record), encoder=reader.encoder)
-        method.options = options_of(kind.options_kind, recipe)
-        begin_with(method.network, begun)
-        return AdapterStage(recipe, corpus, device, base, method, store, look)
-
-    return train(make, recipe, corpus.choose(chosen), out, resume=resume, minutes=minutes, on_step=on_step)
+    store = features_of(recipe, base, data, cache, on_pack, on_look)
+    recipe, corpus, make = stage_of(recipe, base, data, store)
+    return train(make, recipe, corpus, out, resume=resume, minutes=minutes, on_step=on_step)
