@@ -451,7 +451,8 @@ def test_from_the_command_line_to_pictures(data, tmp_path, capsys, monkeypatch):
         assert "M parameters" in capsys.readouterr().out
     assert run("train", "base", "vae", tmp_path / "joint.yaml", *runs) == 2
     assert "stage joint" in capsys.readouterr().err
-    assert run("train", "base", "assemble", tmp_path / "base", "--runs", tmp_path / "runs") == 0
+    assert run("train", "base", "assemble", tmp_path / "base", "--runs", tmp_path / "runs", "--name", "mine") == 0
+    assert json.loads((tmp_path / "base" / "ipse.json").read_text())["name"] == "mine"
     assert "MB" in capsys.readouterr().out
     out = tmp_path / "pictures"
     assert run("generate", "--base", tmp_path / "base", "--prompt", "A man.", "--n", 1, "--steps", 2, "--out", out) == 0

@@ -98,9 +98,10 @@ def generated_features(
 
 
 def centralize_by_generation(features: Any, generated: Any, eta: float = 1.0) -> npt.NDArray[np.float32]:
-    """Feature centralization by generated pictures (Yuan et al. 2025; formula of the published code).
+    """Feature centralization by generated pictures (Yuan et al. 2025, as the demonstration in the published code has it).
 
-    To each feature is added `eta` times the mean of those of the pictures made of it; `centralize` may follow.
+    To each feature is added `eta` times the mean of those of the pictures made of it; `centralize` may follow. All are
+    scaled to length 1 before, which the demonstration leaves out.
 
     Parameters
     ----------
