@@ -98,7 +98,7 @@ def generated_features(
 
 
 def centralize_by_generation(features: Any, generated: Any, eta: float = 1.0) -> npt.NDArray[np.float32]:
-    """Feature centralization by generated pictures (Yuan et al. 2025, as the demonstration in the published code has it).
+    """Feature centralization by generated pictures (Yuan et al. 2025; as the published demonstration has it).
 
     To each feature is added `eta` times the mean of those of the pictures made of it; `centralize` may follow. All are
     scaled to length 1 before, which the demonstration leaves out.
