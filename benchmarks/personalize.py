@@ -54,12 +54,13 @@ from ipse.personalize import bench, open_method
 from ipse.personalize.listing import read_people, read_pictures
 from ipse.personalize.observing import Observer
 from ipse.personalize.page import plot, write_page
+from ipse.personalize.prompts import Prompt
 from ipse.personalize.references import PIXEL_FEATURES
 from ipse.personalize.scoring import Scores, chosen, score
 from ipse.personalize.training import AdapterRecipe, FeatureStore, features_of, system_of, train_adapter
 from ipse.training.loop import with_steps
 from ipse.training.recipe import read_recipe
-from personalize_claims import CLAIMS, Measured, add_claims, add_systems
+from personalize_claims import CLAIMS, POSE, Measured, add_claims, add_systems
 
 RECIPES = Path(__file__).parents[1] / "recipes" / "adapters"
 
@@ -78,16 +79,14 @@ SWEEP = (0.2, 0.4, 0.55, 0.7, 0.85, 1.0)
 """Of the baselines, whose curves others are held against."""
 GROUPS, EACH = 10, 4
 """Of people and prompts; people of each."""
-TUNED = 2
+TUNED = 1
 """People of each group that are tuned for, where a method does that."""
 PICTURE_STEPS = 20
 TRIED_FROM = 890_000
 """The first person of a trial: nobody of the bench."""
 
-POSE = ((0.40, 0.36), (0.62, 0.36), (0.51, 0.49), (0.43, 0.60), (0.59, 0.60))
-"""Where a face is to be that is told its place: eyes, nose, corners of the mouth, as shares of the picture's sides."""
 POSES = tuple(tuple((x / 1.6 + dx, y) for x, y in POSE) for dx in (-0.07, 0.43))
-"""The same of two people side by side."""
+"""`POSE` of two people side by side."""
 SELF_PAIRED = [{"until": 0.8, "same": 1.0}, {"until": 1.0, "same": 1.0, "full": 1.0, "short": 0.0}]
 
 
@@ -132,8 +131,8 @@ class Shown:
         Two pictures of each person and prompt at full strength, for diversity.
     each
         People of each group.
-    pairs
-        Of two people, too.
+    people
+        How many a picture shows.
     """
 
     training: str = ""
@@ -142,7 +141,7 @@ class Shown:
     strengths: Sequence[float] = (1.0,)
     twice: bool = False
     each: int = EACH
-    pairs: bool = False
+    people: Sequence[int] = (1,)
 
 
 TRAININGS = {
@@ -176,7 +175,7 @@ TRAININGS = {
 _MAIN: dict[str, Any] = {"strengths": STRENGTHS, "twice": True}
 NO_REWARD = {"options": {"identity": 0.0, "aesthetic": 0.0}}
 SHOWN = {
-    "bare": Shown(method="bare", strengths=(0.0,), twice=True, pairs=True),
+    "bare": Shown(method="bare", strengths=(0.0,), twice=True),
     "face-adapter": Shown("face-adapter", strengths=SWEEP, twice=True),
     "image-adapter": Shown("image-adapter", strengths=SWEEP, twice=True),
     "instantid": Shown("instantid", **_MAIN),
@@ -208,11 +207,11 @@ SHOWN = {
     "id-aligner.lora-no-reward": Shown(method="id-aligner-lora", settings=NO_REWARD, each=TUNED),
     "freecure": Shown("face-adapter", "freecure", **_MAIN),
     "freecure.photoverse": Shown("photoverse", "freecure"),
-    "storymaker": Shown("storymaker", pairs=True, **_MAIN),
-    "storymaker.free": Shown("storymaker.free", pairs=True),
+    "storymaker": Shown("storymaker", people=(1, 2), **_MAIN),
+    "storymaker.free": Shown("storymaker.free", people=(1, 2)),
     "storymaker.posed": Shown("storymaker", settings={"pose": [POSE]}),
-    "storymaker.placed": Shown("storymaker", settings={"pose": POSES}, pairs=True),
-    "storymaker.free-placed": Shown("storymaker.free", settings={"pose": POSES}, pairs=True),
+    "storymaker.placed": Shown("storymaker", settings={"pose": POSES}, people=(2,)),
+    "storymaker.free-placed": Shown("storymaker.free", settings={"pose": POSES}, people=(2,)),
 }
 """By name, as `TRAININGS`."""
 SYSTEMS = tuple(name for name in SHOWN if "." not in name and name != "bare")
@@ -291,9 +290,11 @@ class Setting:
     judge
         Weights that tell what pictures show, or None.
     steps
-        Of every training, in place of `STEPS`.
-    dry
-        A trial: few people and pictures, and not of the bench.
+        Of every training, in place of `STEPS`; others are more or fewer with them.
+    batch
+        Of every training, in place of the recipes'.
+    trial
+        ``people`` and ``start`` of a trial with few pictures; empty for the bench.
     cache
         Of decoded pictures and features; None for that of ipse.
     end
@@ -305,7 +306,8 @@ class Setting:
     work: Path
     judge: str | None = None
     steps: int | None = None
-    dry: bool = False
+    batch: int | None = None
+    trial: Mapping[str, int] = field(default_factory=dict)
     cache: Path | None = None
     end: float = float("inf")
 
@@ -328,27 +330,12 @@ class Setting:
     @cached_property
     def people(self) -> bench.BenchSet:
         """Those of the bench, or of a trial."""
-        other = {"people": 4, "start": TRIED_FROM} if self.dry else {}
-        return bench.prepare(self.work, self.observer.detector, workers=1, **other)
+        return bench.prepare(self.work, self.observer.detector, workers=1, **self.trial)
 
-    def groups(self, each: int = EACH) -> Iterator[tuple[bench.BenchSet, dict[str, Any]]]:
-        """People and prompts of each group, everybody and every prompt in one; and of two people, one of three."""
-        names, prompts = sorted(self.people.people), bench.prompts()
-        # In the bench's order, people take turns in who they are, as groups do.
-        names = [names[i] for i in np.random.default_rng(0).permutation(len(names))]
-        alone = [name for name, prompt in prompts.items() if prompt.people == 1]
-        pairs = [name for name, prompt in prompts.items() if prompt.people == 2]
-        count = 2 if self.dry else GROUPS
-        for group in range(count):
-            chosen = [
-                *(alone[1:5:2][group : group + 1] if self.dry else alone[group::count]),
-                pairs[group % len(pairs)],
-            ]
-            people = names[group::count][:each]
-            yield (
-                replace(self.people, people={name: self.people.people[name] for name in people}),
-                {name: prompts[name] for name in chosen},
-            )
+    def groups(self, each: int = EACH) -> list[tuple[bench.BenchSet, dict[str, Prompt]]]:
+        """People of each group, and what is asked of them; in a trial there are two, and one prompt of one person."""
+        names = [name for name, prompt in bench.prompts().items() if prompt.people == 1]
+        return groups_of(self.people, 2, each, names[1:8:4]) if self.trial else groups_of(self.people, GROUPS, each)
 
     # --- Trainings --------------------------------------------------------------------------------------------------
 
@@ -357,11 +344,13 @@ class Setting:
         told = read_recipe(RECIPES / f"{training.system}.yaml", str(RECIPES))
         told["options"] = told.get("options", {}) | training.options
         told["network"] = told.get("network", {}) | training.network
-        steps = self.steps or OTHER_STEPS.get(training.system, STEPS)
+        steps = OTHER_STEPS.get(training.system, STEPS)
+        if self.steps:
+            steps = max(1, round(steps * self.steps / STEPS))
         recipe = with_steps(AdapterRecipe.from_dict(told | {"seed": training.seed}), steps)
         start = str(self.adapter(training.start, self.plan_of(training.start))) if training.start else ""
         # Looking at the adapter in between takes time and changes nothing.
-        return replace(recipe, start=start, look_every=steps, save_every=50)
+        return replace(recipe, batch=self.batch or recipe.batch, start=start, look_every=steps, save_every=50)
 
     def plan_of(self, name: str) -> Training:
         """A training by its name, of whatever seed."""
@@ -398,6 +387,33 @@ class Setting:
         return sorted(found - {*PIXEL_FEATURES, "person", "five"})
 
 
+def groups_of(
+    people: bench.BenchSet, count: int, each: int, asked: Sequence[str] = ()
+) -> list[tuple[bench.BenchSet, dict[str, Prompt]]]:
+    """Share people and prompts out: nobody and no prompt about one person is in two groups.
+
+    Parameters
+    ----------
+    people
+        Of the bench.
+    count, each
+        Groups, and people of each.
+    asked
+        Prompts about one person; by default all.
+    """
+    prompts, names = bench.prompts(), sorted(people.people)
+    # In the order of the bench people take turns in who they are, as groups do.
+    names = [names[i] for i in np.random.default_rng(0).permutation(len(names))]
+    alone = asked or [name for name, prompt in prompts.items() if prompt.people == 1]
+    pairs = [name for name, prompt in prompts.items() if prompt.people == 2]
+    out = []
+    for group in range(count):
+        own = {name: people.people[name] for name in names[group::count][:each]}
+        told = {name: prompts[name] for name in [*alone[group::count], pairs[group % len(pairs)]]}
+        out.append((replace(people, people=own), told))
+    return out
+
+
 # -- jobs --------------------------------------------------------------------------------------------------------------
 
 
@@ -424,7 +440,7 @@ def is_done(setting: Setting, plan: Plan, job: str) -> bool:
     if kind == "show":
         decided = shown_as(setting, plan, name)
         return decided is not None and decided == _read(setting.home / "shown" / f"{name}.json")
-    return kind == "people" and (setting.home / f"people-{setting.dry}.json").exists()
+    return kind == "people" and (setting.home / f"people-{len(setting.trial)}.json").exists()
 
 
 def work(setting: Setting, plan: Plan, job: str) -> bool:
@@ -436,7 +452,7 @@ def work(setting: Setting, plan: Plan, job: str) -> bool:
             if kind == "look":
                 _look(setting, plan, name)
             elif kind == "people":
-                _write(setting.home / f"people-{setting.dry}.json", list(setting.people.people))
+                _write(setting.home / f"people-{len(setting.trial)}.json", list(setting.people.people))
             elif kind == "train":
                 return _train(setting, plan, name)
             else:
@@ -490,12 +506,12 @@ def shown_as(setting: Setting, plan: Plan, name: str) -> dict[str, Any] | None:
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     groups = [[list(people.people), list(prompts)] for people, prompts in setting.groups(told.each)]
     decided = {"adapter": sha256, "settings": told.settings, "strengths": told.strengths, "twice": told.twice}
-    return json.loads(json.dumps(decided | {"pairs": told.pairs, "groups": groups, "steps": picture_steps(setting)}))
+    return json.loads(json.dumps(decided | {"people": told.people, "groups": groups, "steps": picture_steps(setting)}))
 
 
 def picture_steps(setting: Setting) -> int:
     """From noise to a picture."""
-    return 2 if setting.dry else PICTURE_STEPS
+    return 2 if setting.trial else PICTURE_STEPS
 
 
 def opened(setting: Setting, plan: Plan, name: str) -> Any:
@@ -507,7 +523,7 @@ def opened(setting: Setting, plan: Plan, name: str) -> Any:
     for key, value in told.settings.items():
         value = replace(method.options, **value) if key == "options" else value
         setattr(method, key, np.array(value, np.float32) if key == "pose" else value)
-    if setting.dry and hasattr(method, "tuning"):
+    if setting.trial and hasattr(method, "tuning"):
         method.tuning = 1
     method.name = name
     return method
@@ -518,14 +534,11 @@ def pictures_of(setting: Setting, plan: Plan, name: str) -> list[Path]:
     told = shown_as(setting, plan, name)
     kept = {key: told[key] for key in ("adapter", "settings", "steps")} if told else {}
     digest = hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
-    groups = len(list(setting.groups()))
-    return [setting.home / "pictures" / f"{name}-{digest}" / str(group) for group in range(groups)]
+    return [setting.home / "pictures" / f"{name}-{digest}" / str(group) for group in range(len(setting.groups()))]
 
 
 def _show(setting: Setting, plan: Plan, name: str) -> None:
     told, method = plan.shown[name], opened(setting, plan, name)
-    if not told.pairs:
-        method.most_people = 1
 
     def on_progress(done: int, total: int) -> None:
         if time.monotonic() > setting.end:
@@ -534,10 +547,10 @@ def _show(setting: Setting, plan: Plan, name: str) -> None:
     settings = {key: value for key, value in (shown_as(setting, plan, name) or {}).items() if key in ("adapter",)}
     folders = pictures_of(setting, plan, name)
     for number, (out, (people, prompts)) in enumerate(zip(folders, setting.groups(told.each), strict=True)):
-        alone = {key: prompt for key, prompt in prompts.items() if prompt.people <= method.most_people}
+        asked = {key: prompt for key, prompt in prompts.items() if prompt.people in told.people}
         for strengths, n in ((told.strengths, 1), ((max(told.strengths),), 2 if told.twice else 1)):
             bench.make_pictures(
-                method, people, out, prompts=alone, strengths=strengths, n=n, seed=number, settings=settings,
+                method, people, out, prompts=asked, strengths=strengths, n=n, seed=number, settings=settings,
                 on_progress=on_progress,
             )  # fmt: skip
         Console().print(f"{name}: group {number + 1} of {len(folders)}")
@@ -608,7 +621,10 @@ def work_off(
                 else:
                     left[job] = "time was up" if status == UP else f"it failed with status {status}"
         for job in list(waiting):
-            if lost := [need for need in jobs[job] if need in left]:
+            if "time was up" in left.values():
+                waiting.remove(job)
+                left[job] = "time was up"
+            elif lost := [need for need in jobs[job] if need in left]:
                 waiting.remove(job)
                 left[job] = f"it waits for: {lost[0]}"
             elif all(need in finished or need not in jobs for need in jobs[job]) and len(running) < workers:
@@ -690,7 +706,10 @@ def scored(setting: Setting, plan: Plan) -> Scores:
 
 
 def best_of(setting: Setting, plan: Plan) -> list[str]:
-    """The two systems that are recognized most often of those that cost few prompts; once chosen, they stay."""
+    """The two systems that are recognized most often of those that cost few prompts; once chosen, they stay.
+
+    None where not all systems were seen.
+    """
     place = setting.home / "best.json"
     if (known := _read(place)) is not None:
         return known
@@ -701,10 +720,10 @@ def best_of(setting: Setting, plan: Plan) -> list[str]:
         cost = figures["prompt_cost"].value if "prompt_cost" in figures else 0.0
         return cost <= 0.05, figures["rank1"].value
 
-    best = sorted(curves.keys() - {"face-adapter"}, key=worth, reverse=True)[:BEST]
-    # Only where all were seen are these the best.
-    if {*SYSTEMS} <= curves.keys():
-        _write(place, best)
+    if {*SYSTEMS} - curves.keys():
+        return []
+    best = sorted((name for name in SYSTEMS if name != "face-adapter"), key=worth, reverse=True)[:BEST]
+    _write(place, best)
     return best
 
 
@@ -730,7 +749,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, default=Path("out/personalize-sweep"), help="where all is kept")
     parser.add_argument("--cache", type=Path, help="of decoded pictures and features; by default that of ipse")
     parser.add_argument("--only", nargs="+", choices=SYSTEMS, help="some systems; the figures of the others are kept")
-    parser.add_argument("--steps", type=int, help=f"of every training, in place of {STEPS}; then nothing is written")
+    parser.add_argument("--steps", type=int, help=f"of every training, in place of {STEPS}")
+    parser.add_argument("--batch", type=int, help="of every training, in place of the recipes'")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="trainings of the face adapter and of the best")
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread; 0 for this one alone")
     parser.add_argument("--minutes", type=float, help="stop by itself in time; the same command goes on")
@@ -745,7 +765,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     end = float("inf") if args.minutes is None else time.monotonic() + 60 * args.minutes
     base = load_base(args.base, device="cpu")
-    setting = Setting(base, args.data, args.work, args.judge, args.steps, args.dry, args.cache, end)
+    trial = {"people": 4, "start": TRIED_FROM} if args.dry else {}
+    setting = Setting(base, args.data, args.work, args.judge, args.steps, args.batch, trial, args.cache, end)
     systems = args.only or SYSTEMS
     plan, console = Plan.of(systems, _read(setting.home / "best.json") or (), args.seeds), Console()
     if args.job:
@@ -776,7 +797,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     evidence = Evidence("personalize", seeds=range(args.seeds))
     measure(setting, plan, evidence, systems)
     print(evidence.summary())
-    if args.dry or args.steps:
+    if args.dry:
         console.print("a trial: nothing is written")
     else:
         console.print(f"written: {evidence.write(update=True)}")

@@ -42,6 +42,8 @@ FACE_WORDS = ("expression", "glasses", "beard", "hair_color", "hair_length", "ag
 """What prompts ask of a face."""
 MOVED = ("expression", "head")
 PLACES = ("background",)
+POSE = ((0.40, 0.36), (0.62, 0.36), (0.51, 0.49), (0.43, 0.60), (0.59, 0.60))
+"""Where a face is to be that is told its place: eyes, nose, corners of the mouth, as shares of the picture's sides."""
 PARTS = {"eyes": slice(36, 48), "nose": slice(27, 36), "mouth": slice(48, 68)}
 """Landmarks of parts of the face."""
 _EYES = (slice(36, 42), slice(42, 48))
@@ -431,8 +433,6 @@ def of_training(name: str, look: Callable[..., float], as_trained: str = "") -> 
 
 def placed(m: Measured, name: str) -> Figure:
     """How far faces are from where they are told to be."""
-    from personalize import POSE
-
     return m.off_place(name, np.array(POSE))
 
 
@@ -654,9 +654,13 @@ def add_claims(m: Measured, evidence: Evidence, claims: Mapping[str, Iterable[Cl
 
 
 def trained(m: Measured, system: str) -> str:
-    """How many trainings a system's figures are of."""
+    """How many trainings a system's figures are of, and of how many steps."""
     count = len({curve.method for curve in m.scores.curves if curve.method.partition(".seed-")[0] == system})
-    return "" if system == BARE else f"{count} training seed{'s' if count > 1 else ''}"
+    told = m.plan.shown.get(system)
+    if told is None or not told.training:
+        return ""
+    steps = m.setting.recipe(told.training, m.plan.trainings[told.training]).steps
+    return f"{count} training seed{'s' if count > 1 else ''} of {steps} steps"
 
 
 def add_systems(m: Measured, evidence: Evidence, systems: Collection[str]) -> Scores:
