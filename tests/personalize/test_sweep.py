@@ -22,6 +22,7 @@ from ipse.images import read_image, save_png
 from ipse.measure import Evidence
 from ipse.measure.personalization import mean_of
 from ipse.personalize import METHODS, bench
+from ipse.personalize.bodies import BodyReader
 from ipse.personalize.contract import class_of
 from ipse.personalize.listing import Made, read_people
 from ipse.personalize.scoring import Curve, Scores, score
@@ -55,9 +56,11 @@ def off(setting, plan, *, pictures=True):
 
 
 def test_every_system_is_trained_shown_and_held_to_its_claim():
-    adapters = {path.stem for path in sweep.RECIPES.glob("*.yaml")}
+    # The pictures of the sweep are portraits; benchmarks/pose2id.py has whole bodies.
+    bodies = {name for name in METHODS if getattr(class_of(name), "reads", None) is BodyReader}
+    adapters = {path.stem for path in sweep.RECIPES.glob("*.yaml")} - bodies
     assert {training.system for training in sweep.TRAININGS.values()} == adapters
-    assert {*sweep.SYSTEMS} == METHODS.keys() - {"bare", "id-aligner-lora"} == CLAIMS.keys()
+    assert {*sweep.SYSTEMS} == METHODS.keys() - {"bare", "id-aligner-lora"} - bodies == CLAIMS.keys()
     assert all(own[0].part == "" or any(claim.part == "" for claim in own) for own in CLAIMS.values())
 
 
