@@ -66,9 +66,9 @@ RECIPES = Path(__file__).parents[1] / "recipes" / "adapters"
 
 # -- what is trained and shown -----------------------------------------------------------------------------------------
 
-STEPS = 600
+STEPS = 500
 """Of every training, so that all are held against each other at equal steps; batches are those of the recipes."""
-OTHER_STEPS = {"id-aligner": 200}
+OTHER_STEPS = {"id-aligner": 150}
 """Of systems that begin with a finished adapter."""
 SEEDS = 3
 """Trainings of the face adapter and of the best systems."""
@@ -440,7 +440,7 @@ def is_done(setting: Setting, plan: Plan, job: str) -> bool:
     if kind == "show":
         decided = shown_as(setting, plan, name)
         return decided is not None and decided == _read(setting.home / "shown" / f"{name}.json")
-    return kind == "people" and (setting.home / f"people-{len(setting.trial)}.json").exists()
+    return _read(setting.home / "people.json") == dict(setting.trial)
 
 
 def work(setting: Setting, plan: Plan, job: str) -> bool:
@@ -452,7 +452,8 @@ def work(setting: Setting, plan: Plan, job: str) -> bool:
             if kind == "look":
                 _look(setting, plan, name)
             elif kind == "people":
-                _write(setting.home / f"people-{len(setting.trial)}.json", list(setting.people.people))
+                setting.people  # noqa: B018 - rendered, unless they are
+                _write(setting.home / "people.json", dict(setting.trial))
             elif kind == "train":
                 return _train(setting, plan, name)
             else:
@@ -538,13 +539,14 @@ def pictures_of(setting: Setting, plan: Plan, name: str) -> list[Path]:
 
 
 def _show(setting: Setting, plan: Plan, name: str) -> None:
-    told, method = plan.shown[name], opened(setting, plan, name)
+    told, decided = plan.shown[name], shown_as(setting, plan, name)
+    method = opened(setting, plan, name)
 
     def on_progress(done: int, total: int) -> None:
         if time.monotonic() > setting.end:
             raise TimeIsUp
 
-    settings = {key: value for key, value in (shown_as(setting, plan, name) or {}).items() if key in ("adapter",)}
+    settings = {"adapter": decided["adapter"] if decided else ""}
     folders = pictures_of(setting, plan, name)
     for number, (out, (people, prompts)) in enumerate(zip(folders, setting.groups(told.each), strict=True)):
         asked = {key: prompt for key, prompt in prompts.items() if prompt.people in told.people}
@@ -554,7 +556,7 @@ def _show(setting: Setting, plan: Plan, name: str) -> None:
                 on_progress=on_progress,
             )  # fmt: skip
         Console().print(f"{name}: group {number + 1} of {len(folders)}")
-    _write(setting.home / "shown" / f"{name}.json", shown_as(setting, plan, name))
+    _write(setting.home / "shown" / f"{name}.json", decided)
 
 
 @contextmanager

@@ -85,11 +85,11 @@ class Measured:
         return sorted(found, key=lambda curve: curve.method)
 
     def figure(self, figure: str, name: str, strength: float = 1.0) -> Figure:
-        """A figure of pictures, the mean over training seeds."""
-        curves = self.seeds(name, strength)
-        if any(figure not in curve.figures for curve in curves):
+        """A figure of pictures, the mean over training seeds that have it: diversity is that of the first."""
+        found = [curve.figures[figure] for curve in self.seeds(name, strength) if figure in curve.figures]
+        if not found:
             raise Missing(f"{name} has no {figure}.")
-        return mean([curve.figures[figure] for curve in curves])
+        return mean(found)
 
     def strengths(self, name: str) -> list[float]:
         """At which there are pictures."""
@@ -123,19 +123,20 @@ class Measured:
         return found["mean"]
 
     def pose_spread(self, name: str) -> Figure:
-        """How far heads of one person and prompt are turned apart, the mean over training seeds."""
+        """How far apart heads of one person and prompt are turned, the mean over seeds with two pictures each."""
         out = []
         for curve in self.seeds(name, 1.0):
             rows = [row for row in curve.rows if len(row.people) == 1]
             seen = self.seen(rows)
             width = max((len(one.signals["pose"]) for one in seen if "pose" in one.signals), default=0)
-            if not width:
-                raise Missing(f"No picture of {name} shows a face.")
             poses = np.array([one.signals.get("pose", np.full(width, np.nan)) for one in seen])
             labels = [f"{row.people} {row.prompt}" for row in rows]
             person = [self.scores.people.index(row.people[0]) for row in rows]
             out.append(figures.spread(poses, labels, person, len(self.scores.people)))
-        return mean(out)
+        known = [figure for figure in out if np.isfinite(figure.value)]
+        if not known:
+            raise Missing(f"Of {name} there are no two pictures by one prompt that show a face.")
+        return mean(known)
 
     # --- Places of faces --------------------------------------------------------------------------------------------
 
@@ -674,11 +675,7 @@ def add_systems(m: Measured, evidence: Evidence, systems: Collection[str]) -> Sc
     curves = []
     for curve in m.scores.curves:
         if curve.method in (*systems, BARE):
-            seeds = m.seeds(curve.method, curve.strength)
-            names = [name for name in curve.figures if all(name in one.figures for one in seeds)]
-            told = {name: mean([one.figures[name] for one in seeds if name in one.figures]) for name in names}
-            # Pictures were made twice with the first seed alone.
-            told |= {name: curve.figures[name] for name in ("diversity",) if name in curve.figures}
+            told = {name: m.figure(name, curve.method, curve.strength) for name in curve.figures}
             curves.append(replace(curve, figures=told))
     shown = replace(m.scores, curves=curves)
     before = len(evidence.figures)
