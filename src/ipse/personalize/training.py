@@ -258,7 +258,7 @@ class AdapterStage(Stage):
         self.base, self.method, self.network = base, method, method.network
         self.store = store
         pipeline = base.pipeline
-        self.latents = Feed(latents_of(corpus, pipeline.vae, device), device)
+        self.latents = Feed(latents_of(corpus, pipeline.vae, device, store.on_look), device)
         options = method.options
         told = DenoiserOptions(drop=0.0, full=options.full, short=options.short, gamma=options.gamma)
         self.captions, self.subject = Captions(corpus, told, device), SubjectFinder(pipeline.tokenizer)

@@ -7,6 +7,7 @@ It predicts v (Salimans and Ho, 2022) at a step chosen by chance. The loss of a 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -191,7 +192,12 @@ def make_pipeline(
 
 
 @torch.no_grad()
-def latents_of(corpus: Corpus, vae: AutoencoderKL, device: torch.device) -> npt.NDArray[np.float16]:
+def latents_of(
+    corpus: Corpus,
+    vae: AutoencoderKL,
+    device: torch.device,
+    on_encode: Callable[[int, int], None] = lambda done, total: None,
+) -> npt.NDArray[np.float16]:
     """Latents of all pictures of a corpus's folder (M, 4, h, w), encoded once and mapped into memory.
 
     Parameters
@@ -202,6 +208,8 @@ def latents_of(corpus: Corpus, vae: AutoencoderKL, device: torch.device) -> npt.
         Finished, on the device.
     device
         Where it runs.
+    on_encode
+        Called with the pictures encoded and their number, where they are not there yet.
     """
     digest = hashlib.sha256(corpus.fingerprint.encode())
     # Whatever decodes them, latents are the encoder's.
@@ -209,11 +217,11 @@ def latents_of(corpus: Corpus, vae: AutoencoderKL, device: torch.device) -> npt.
         digest.update(name.encode() + value.cpu().numpy().tobytes())
     path = corpus.folder / f"latents-{digest.hexdigest()[:24]}.npy"
     if not path.exists():
-        feed, count = Feed(corpus.pixels, device), len(corpus.pixels)
-        parts = [
-            vae.encode(pictures_of(feed(np.arange(start, min(start + _BATCH, count))))).latent_dist.mode()
-            for start in range(0, count, _BATCH)
-        ]
+        feed, count, parts = Feed(corpus.pixels, device), len(corpus.pixels), []
+        for start in range(0, count, _BATCH):
+            rows = np.arange(start, min(start + _BATCH, count))
+            parts.append(vae.encode(pictures_of(feed(rows))).latent_dist.mode().cpu())
+            on_encode(int(rows[-1]) + 1, count)
         with atomic_write(path) as file:
-            np.save(file, torch.cat(parts).cpu().numpy().astype(np.float16) * np.float16(vae.config.scaling_factor))
+            np.save(file, torch.cat(parts).numpy().astype(np.float16) * np.float16(vae.config.scaling_factor))
     return np.load(path, mmap_mode="r")

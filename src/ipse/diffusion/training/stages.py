@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from accelerate import PartialState
+from diffusers import AutoencoderKL
 
 from ipse.diffusion.training.assemble import load_stage
 from ipse.diffusion.training.data import Corpus, pack, parts_of
 from ipse.diffusion.training.decoder import DecoderOptions, DecoderStage
-from ipse.diffusion.training.denoiser import DenoiserStage
+from ipse.diffusion.training.denoiser import DenoiserStage, latents_of
 from ipse.diffusion.training.joint import JointStage
 from ipse.diffusion.training.loop import Stage, train
 from ipse.diffusion.training.recipe import StageRecipe, options_of
@@ -50,7 +51,7 @@ def run(
     cache
         Folder of decoded pictures; None for ipse's cache.
     on_pack
-        Called with pictures decoded and their number.
+        Called with pictures decoded, or encoded into latents, and their number.
 
     Returns
     -------
@@ -71,12 +72,19 @@ def run(
     def vae(recipe: StageRecipe, corpus: Corpus, device: torch.device) -> Stage:
         return VaeStage(recipe, corpus, device, parts(corpus, options_of(VaeOptions, recipe).features))
 
+    def autoencoder(corpus: Corpus, device: torch.device) -> AutoencoderKL:
+        vae = load_stage(runs, "vae").to(device).eval()
+        # Minutes of work, of which the stage knows nothing.
+        latents_of(corpus, vae, device, on_pack)
+        return vae
+
     def decoder(recipe: StageRecipe, corpus: Corpus, device: torch.device) -> Stage:
         shown = parts(corpus, options_of(DecoderOptions, recipe).features)
-        return DecoderStage(recipe, corpus, device, load_stage(runs, "vae"), shown)
+        return DecoderStage(recipe, corpus, device, autoencoder(corpus, device), shown)
 
     def denoiser(recipe: StageRecipe, corpus: Corpus, device: torch.device) -> Stage:
-        return DenoiserStage(recipe, corpus, device, load_stage(runs, "vae"), load_stage(runs, "joint").text_model)
+        vae = autoencoder(corpus, device)
+        return DenoiserStage(recipe, corpus, device, vae, load_stage(runs, "joint").text_model)
 
     makers: dict[str, Callable[[StageRecipe, Corpus, torch.device], Stage]] = {
         "joint": JointStage,
