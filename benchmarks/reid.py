@@ -248,6 +248,8 @@ def ablation(evidence: Evidence, setting: Setting) -> None:
     add_ahead(
         evidence, "reid.expansion.part", with_expansion, ("all three", everything), note="expansion added to all three"
     )
+    apart = val.evaluate(Features(*(centralize(side) for side in val.split(val.plain))))
+    add(evidence, "reid.pose2id.apart_", apart, "queries and gallery apart, as the published evaluation has it", beside)
     both = np.concatenate([val.query, val.gallery])
     who, features = val.columns["person"][both], val.plain[both]
     nearer = center_distance(features, who) - center_distance(centralize(features), who)

@@ -38,12 +38,13 @@ def centralize(features: Any, k1: int = 2, k2: int = 2, memory_mib: float = MEMO
     To each feature are added those of its `k1` nearest that have it among their own `k2` nearest. The neighbors are
     taken before anything is moved, so the order of the features does not matter.
 
-    Queries and gallery are centralized as one set, as the published code does it::
+    Queries and gallery can be centralized as one set::
 
         moved = centralize(np.concatenate([query, gallery]))
         query, gallery = moved[: len(query)], moved[len(query) :]
 
-    Then the answer to a query depends on the others asked with it. A gallery may also be centralized alone.
+    Then the answer to a query depends on the others asked with it, as it does where each is centralized apart, which
+    the published evaluation does. A gallery may also be centralized alone.
 
     Parameters
     ----------

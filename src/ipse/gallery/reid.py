@@ -243,7 +243,8 @@ class Way:
     mirror
         Features are averaged with those of the mirror image.
     centralized
-        By neighbors, queries and gallery as one set (Pose2ID), with the published parameters.
+        By neighbors, queries and gallery as one set (Pose2ID), with the published numbers of neighbors; the published
+        evaluation centralizes each apart.
     expanded
         The gallery and then the queries, by so many neighbors, which weigh the cosine to this power; None for not.
     bridged
