@@ -188,11 +188,11 @@ def _network() -> torch.nn.Module:
     room="gallery",
     claim="A set transformer that sees a probe among pictures of the gallery decides whether its person is known or "
     "new, without a threshold, for other galleries and other encoders than it was trained with.",
-    evidence=["reid.gaitenroll.*"],
+    evidence=["reid.gaitenroll.*", "reid.gait.enroll_*"],
     works_means="Trained on small galleries of one encoder and asked on galleries of other sizes, and of another "
     "encoder: F1 of known and new above that of the best fixed threshold carried over from the training, and near that "
-    "of the best threshold for each gallery, which nobody knows. Shown for another encoder, where the fixed threshold "
-    "calls everybody known; on other people of the same encoder it is a little behind that threshold.",
+    "of the best threshold for each gallery, which nobody knows. Shown for an encoder of faces, where the fixed "
+    "threshold calls everybody known; a little behind that threshold on other people of the same encoder, and on gait.",
     status="experimental",
 )
 class KnownOrNew:
