@@ -1,9 +1,11 @@
-"""GaitSet: a walk is a set of silhouettes, whatever their order and number (Chao et al., 2019; also their code).
+"""GaitSet: a walk is a set of silhouettes, whatever their order and number (Chao et al., 2019).
 
 Every silhouette goes through the same layers, and the maps of a walk become one by their maximum (set pooling, section
 3.2). A second line of layers adds up what the set says at each depth (multilayer global pipeline, section 3.4). Both
 last maps are cut into stripes of several heights, and every stripe, mean plus maximum, has a linear layer of its own
 (horizontal pyramid mapping, section 3.3).
+
+Layers are those of the authors' code, sections those of the journal's version (arXiv 2102.03247), read in a summary.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ class GaitSet(Backbone):
     part
         Numbers of a stripe: the embedding has 2 × sum(bins) × part.
     drawn
-        Silhouettes that a training step looks at, drawn by chance (section 4.1 draws 30); 0 for all of them.
+        Silhouettes that a training step looks at, drawn by chance (their code draws 30); 0 for all of them.
 
     Raises
     ------
