@@ -36,7 +36,10 @@ SMALL = {
     "contour": {"angles": 64, "radii": 16, "width": 0.125},
     "made": {"width": 16, "heads": 2, "description": 4, "depths": (1, 1, 1), "size": (64, 32)},
     "kpr": {"width": 16, "depth": 1, "heads": 2, "dim": 8, "size": (64, 32)},
+    "gaitset": {"channels": (4, 4, 8), "bins": (1, 4), "part": 2},
 }
+# Two silhouettes side by side; all others take this or any size.
+SIZES = {"gaitset": (64, 88)}
 
 
 def filled(shapes):
@@ -84,7 +87,7 @@ def test_gradients_reach_every_weight_and_the_pixels(name):
     options = dict(SMALL[name]) | ({"drop": 0.0} if name.startswith("vit") else {})
     torch.manual_seed(0)
     network = backbone(name, **options).train()
-    pixels = torch.randn(3, 3, 64, 32, requires_grad=True)
+    pixels = torch.randn(3, 3, *SIZES.get(name, (64, 32)), requires_grad=True)
     (network(pixels) * torch.randn(3, network.dim)).sum().backward()
     assert pixels.grad.abs().max() > 0
     dead = [key for key, p in network.named_parameters() if p.requires_grad and p.grad is None]
