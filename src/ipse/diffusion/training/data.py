@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -261,9 +261,14 @@ def column_of(sources: Sequence[str | Path], corpus: Corpus, name: str, otherwis
         values = pq.read_table(shard, columns=[name])[name].to_numpy() if known else np.full(len(people), otherwise)
         parts.append(values[mine].astype(np.int64))
     column = np.concatenate(parts)
-    if len(column) != len(corpus.pixels):
-        raise DataError(f"The pack has {len(corpus.pixels)} pictures, its sources {len(column)}.", "Pack them again.")
+    _all_there(corpus, len(column))
     return column
+
+
+def _all_there(corpus: Corpus, count: int) -> None:
+    """Refuse sources of `count` pictures that are not the corpus's."""
+    if count != len(corpus.pixels):
+        raise DataError(f"The pack has {len(corpus.pixels)} pictures, its sources {count}.", "Pack them again.")
 
 
 def parts_of(sources: Sequence[str | Path], corpus: Corpus) -> npt.NDArray[np.uint8]:
@@ -288,20 +293,24 @@ def parts_of(sources: Sequence[str | Path], corpus: Corpus) -> npt.NDArray[np.ui
     """
     path = corpus.folder / "parts.npy"
     if not path.exists():
-        shape = corpus.pixels.shape[:3]
-        count = 0
-        with atomic_write(path) as file:
-            np.lib.format.write_array_header_2_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-            for shard in (path for source in sources for path in _shards(source)):
-                for row in _rows(shard, ("person", "parts"), False, "truth: [parts]"):
-                    parts = Image.open(io.BytesIO(row["parts"]["bytes"]))
-                    # In between two labels there is none.
-                    file.write(np.asarray(parts.resize(shape[:0:-1], Image.Resampling.NEAREST), np.uint8).tobytes())
-                    count += 1
-            if count != len(corpus.pixels):
-                message = f"The pack has {len(corpus.pixels)} pictures, its sources {count}."
-                raise DataError(message, "Pack them again.")
+        try:
+            with atomic_write(path) as file:
+                _write_parts(file, sources, corpus)
+        except OSError as error:
+            raise DataError(f"{path} cannot be written: {error.strerror or error}.", "Make room.") from error
     return np.load(path, mmap_mode="r")
+
+
+def _write_parts(file: BinaryIO, sources: Sequence[str | Path], corpus: Corpus) -> None:
+    shape, count = corpus.pixels.shape[:3], 0
+    np.lib.format.write_array_header_2_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    for shard in (path for source in sources for path in _shards(source)):
+        for row in _rows(shard, ("person", "parts"), False, "truth: [parts]"):
+            parts = Image.open(io.BytesIO(row["parts"]["bytes"]))
+            # In between two labels there is none.
+            file.write(np.asarray(parts.resize(shape[:0:-1], Image.Resampling.NEAREST), np.uint8).tobytes())
+            count += 1
+    _all_there(corpus, count)
 
 
 def persons_of(sources: Sequence[str | Path], corpus: Corpus, cells: int = 16) -> npt.NDArray[np.float32]:
@@ -356,8 +365,7 @@ def keypoints_of(sources: Sequence[str | Path], corpus: Corpus) -> npt.NDArray[n
             with Image.open(io.BytesIO(row["image"]["bytes"])) as picture:
                 places = np.array(row["keypoints"]) / picture.size
             out.append(np.column_stack([places, row["keypoints_visible"]]))
-    if len(out) != len(corpus.pixels):
-        raise DataError(f"The pack has {len(corpus.pixels)} pictures, its sources {len(out)}.", "Pack them again.")
+    _all_there(corpus, len(out))
     return np.array(out, np.float32)
 
 

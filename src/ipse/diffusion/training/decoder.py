@@ -22,11 +22,10 @@ from torch.nn import functional
 
 from ipse.diffusion.training.data import Corpus
 from ipse.diffusion.training.denoiser import latents_of
-from ipse.diffusion.training.loop import Feed, Stage, pictures_of, shown
+from ipse.diffusion.training.loop import Feed, Stage, pictures_of
 from ipse.diffusion.training.recipe import StageRecipe, options_of
-from ipse.diffusion.training.vae import PartWeights, gradient_difference
+from ipse.diffusion.training.vae import PartWeights, beside, gradient_difference, psnr_each
 from ipse.encoders import ShippedEncoder
-from ipse.images import contact_sheet
 
 _JUDGED, _SHEET, _BATCH = 128, 16, 16
 _ENCODER = "face-world"
@@ -178,22 +177,19 @@ class DecoderStage(Stage):
 
     def figures(self, network: nn.Module) -> dict[str, float]:
         """Of up to 128 pictures of other people: ``psnr`` in dB, and ``perceptual``, the distance in features."""
-        squares, distances = [], []
+        ratios, distances = [], []
         rows = self.held_out.rows[:_JUDGED]
         for start in range(0, len(rows), _BATCH):
             part = rows[start : start + _BATCH]
             pictures, decoded = pictures_of(self.pixels(part)), self._decoded(network, part)
-            squares.append(((decoded - pictures) / 2).square().mean((1, 2, 3)))
+            ratios.append(psnr_each(decoded, pictures))
             distances.append(self.perceptual(decoded, pictures) * len(part))
-        psnr = -10 * torch.cat(squares).clamp(min=1e-10).log10().mean()
-        return {"psnr": float(psnr), "perceptual": float(sum(distances)) / len(rows)}
+        return {"psnr": float(torch.cat(ratios).mean()), "perceptual": float(sum(distances)) / len(rows)}
 
     def sheet(self, network: nn.Module) -> Image.Image:
         """Pictures of other people, each beside what is decoded."""
         rows = self.held_out.rows[:_SHEET]
-        pictures, decoded = pictures_of(self.pixels(rows)), self._decoded(network, rows)
-        pairs = [image for pair in zip(shown(pictures), shown(decoded), strict=True) for image in pair]
-        return contact_sheet(pairs, 8, gap=2)
+        return beside(pictures_of(self.pixels(rows)), self._decoded(network, rows))
 
     def finish(self, network: nn.Module, out: Path) -> None:
         """Write the folder ``weights`` of an `AutoencoderKL`: the encoder that was given, and this decoder."""

@@ -118,23 +118,21 @@ class VaeStage(Stage):
 
     def figures(self, network: nn.Module) -> dict[str, float]:
         """``psnr``: of up to 128 pictures of other people, in dB; ``std``: of their latents."""
-        squares, latents = [], []
+        ratios, latents = [], []
         rows = self.held_out.rows[:_JUDGED]
         for start in range(0, len(rows), _BATCH):
             pictures = pictures_of(self.pixels(rows[start : start + _BATCH]))
             latent = network.encode(pictures).latent_dist.mode()
             decoded = network.decode(latent).sample.clamp(-1, 1)
-            squares.append(((decoded - pictures) / 2).square().mean((1, 2, 3)))
+            ratios.append(psnr_each(decoded, pictures))
             latents.append(latent)
-        psnr = -10 * torch.cat(squares).clamp(min=1e-10).log10().mean()
-        return {"psnr": float(psnr), "std": float(torch.cat(latents).std())}
+        return {"psnr": float(torch.cat(ratios).mean()), "std": float(torch.cat(latents).std())}
 
     def sheet(self, network: nn.Module) -> Image.Image:
         """Pictures of other people, each beside what came back."""
         pictures = pictures_of(self.pixels(self.held_out.rows[:_SHEET]))
         decoded = network.decode(network.encode(pictures).latent_dist.mode()).sample
-        pairs = [image for pair in zip(shown(pictures), shown(decoded), strict=True) for image in pair]
-        return contact_sheet(pairs, 8, gap=2)
+        return beside(pictures, decoded)
 
     def finish(self, network: nn.Module, out: Path) -> None:
         """Write the folder ``weights`` of an `AutoencoderKL` whose latents have mean 0 and variance 1."""
@@ -145,6 +143,17 @@ class VaeStage(Stage):
         latents = torch.cat(parts)
         standardize(network, latents.mean((0, 2, 3)), latents.std((0, 2, 3)))
         network.to(memory_format=torch.contiguous_format).save_pretrained(out / "weights")
+
+
+def psnr_each(decoded: Tensor, pictures: Tensor) -> Tensor:
+    """(n,) peak signal-to-noise ratios in dB, of (n, 3, H, W) in -1 to 1."""
+    return -10 * ((decoded - pictures) / 2).square().mean((1, 2, 3)).clamp(min=1e-10).log10()
+
+
+def beside(pictures: Tensor, decoded: Tensor) -> Image.Image:
+    """A sheet of (n, 3, H, W) pictures, each beside what is decoded."""
+    pairs = [image for pair in zip(shown(pictures), shown(decoded), strict=True) for image in pair]
+    return contact_sheet(pairs, 8, gap=2)
 
 
 class PartWeights:
