@@ -31,6 +31,7 @@ from ipse.diffusion.training.recipe import StageRecipe  # noqa: E402
 from ipse.diffusion.training.vae import VaeStage, begin_with_mean_colors, standardize  # noqa: E402
 from ipse.errors import DataError, TrainingError  # noqa: E402
 from ipse.faces.parts import LABELS  # noqa: E402
+from ipse.training.loop import rate_at  # noqa: E402
 
 SIDE = 32
 COLORS = {"red": (200, 40, 40), "green": (40, 160, 60), "blue": (40, 60, 200), "white": (240, 240, 240)}
@@ -327,6 +328,27 @@ def test_time_is_up(finished, data, cache, tmp_path):
     assert not (tmp_path / "vae" / "record.json").exists()
     assert stages.run(recipe("vae"), data, tmp_path, cache=cache, resume=True)["steps"] == 10
     assert weights_of(tmp_path / "vae") == weights_of(runs / "vae")
+
+
+def test_a_run_is_ended_early(finished, data, cache, tmp_path):
+    def kill(step):
+        if step.step >= 4:
+            raise Killed
+
+    with pytest.raises(Killed):
+        stages.run(recipe("vae"), data, tmp_path, cache=cache, on_step=kill)
+    for impossible in (4, 10):
+        with pytest.raises(TrainingError, match="cannot be ended early"):
+            stages.run(recipe("vae"), data, tmp_path, cache=cache, resume=True, end=impossible)
+    # Stopped once more: the checkpoint knows where the run ends.
+    assert stages.run(recipe("vae"), data, tmp_path, cache=cache, resume=True, minutes=0, end=7) == {}
+    record = stages.run(recipe("vae"), data, tmp_path, cache=cache, resume=True)
+    assert (record["steps"], record["hurried_from"]) == (7, 4)
+    lines = [json.loads(line) for line in (tmp_path / "vae" / "log.jsonl").read_text().splitlines()]
+    plan = recipe("vae")
+    assert lines[-1]["step"] == 7
+    assert plan.optimizer.rate * plan.optimizer.last < lines[-1]["rate"] < rate_at(plan, 6)
+    assert weights_of(tmp_path / "vae") != weights_of(finished[0] / "vae")
 
 
 def test_two_processes_share_batches(data, tmp_path):

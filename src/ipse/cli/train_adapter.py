@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ipse.cli.train_base import Cache, Data, Minutes, Resume, Steps
+from ipse.cli.train_base import Cache, Data, End, Minutes, Resume, Steps
 from ipse.cli.training import needs, progress, tell
 
 
@@ -21,6 +21,7 @@ def adapter(
     resume: Resume = False,
     steps: Steps = None,
     minutes: Minutes = None,
+    end: End = None,
     cache: Cache = None,
 ) -> None:
     """Train the adapter of a system on a base that stands still.
@@ -48,6 +49,7 @@ def adapter(
             folder,
             resume=resume,
             minutes=minutes,
+            end=end,
             cache=cache,
             on_pack=on_pack,
             on_look=on_pack,

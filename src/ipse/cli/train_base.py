@@ -20,6 +20,10 @@ Runs = Annotated[Path, typer.Option(help="Folder of the runs of all stages.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in that folder.")]
 Steps = Annotated[int | None, typer.Option(min=1, help="In place of the recipe's; the schedule follows.")]
 Minutes = Annotated[float | None, typer.Option(min=0.0, help="Stop after so long, to go on later by --resume.")]
+End = Annotated[
+    int | None,
+    typer.Option(min=1, help="End a resumed run at this step, before its recipe's; the rate falls until there."),
+]
 Cache = Annotated[Path | None, typer.Option(help="Folder for decoded pictures; by default ipse's cache.")]
 RUNS = Path("runs/base")
 
@@ -40,6 +44,7 @@ def joint(
     resume: Resume = False,
     steps: Steps = None,
     minutes: Minutes = None,
+    end: End = None,
     cache: Cache = None,
 ) -> None:
     """Train the encoder of pictures and captions into one space.
@@ -48,7 +53,7 @@ def joint(
 
     - `ipse train base joint recipes/base/joint.yaml --data faces`
     """
-    _train("joint", recipe, data, out, resume, steps, minutes, cache)
+    _train("joint", recipe, data, out, resume, steps, minutes, end, cache)
 
 
 @base.command()
@@ -59,6 +64,7 @@ def vae(
     resume: Resume = False,
     steps: Steps = None,
     minutes: Minutes = None,
+    end: End = None,
     cache: Cache = None,
 ) -> None:
     """Train the autoencoder, which needs no other stage.
@@ -67,7 +73,7 @@ def vae(
 
     - `ipse train base vae recipes/base/vae.yaml --data faces --data more-faces`
     """
-    _train("vae", recipe, data, out, resume, steps, minutes, cache)
+    _train("vae", recipe, data, out, resume, steps, minutes, end, cache)
 
 
 @base.command()
@@ -78,6 +84,7 @@ def decoder(
     resume: Resume = False,
     steps: Steps = None,
     minutes: Minutes = None,
+    end: End = None,
     cache: Cache = None,
 ) -> None:
     """Make the decoder of the finished autoencoder sharper; its latents, and denoisers of them, stay.
@@ -86,7 +93,7 @@ def decoder(
 
     - `ipse train base decoder recipes/base/decoder.yaml --data faces`
     """
-    _train("decoder", recipe, data, out, resume, steps, minutes, cache)
+    _train("decoder", recipe, data, out, resume, steps, minutes, end, cache)
 
 
 @base.command()
@@ -97,6 +104,7 @@ def denoiser(
     resume: Resume = False,
     steps: Steps = None,
     minutes: Minutes = None,
+    end: End = None,
     cache: Cache = None,
 ) -> None:
     """Train the U-Net on the latents of the finished autoencoder and the texts of the finished joint encoder.
@@ -110,7 +118,7 @@ def denoiser(
     - `torchrun --nproc-per-node 4 $(which ipse) train base denoiser recipes/base/denoiser.yaml --data faces`, where
       four cores or GPUs share every batch
     """
-    _train("denoiser", recipe, data, out, resume, steps, minutes, cache)
+    _train("denoiser", recipe, data, out, resume, steps, minutes, end, cache)
 
 
 @base.command()
@@ -160,6 +168,7 @@ def _train(
     resume: bool,
     steps: int | None,
     minutes: float | None,
+    end: int | None,
     cache: Path | None,
 ) -> None:
     with needs("train,generate"):
@@ -176,6 +185,7 @@ def _train(
             out,
             resume=resume,
             minutes=minutes,
+            end=end,
             cache=cache,
             on_pack=on_pack,
             on_step=on_step,

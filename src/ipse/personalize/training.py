@@ -499,6 +499,7 @@ def train_adapter(
     *,
     resume: bool = False,
     minutes: float | None = None,
+    end: int | None = None,
     cache: str | Path | None = None,
     on_pack: Callable[[int, int], None] = lambda done, total: None,
     on_look: Callable[[int, int], None] = lambda done, total: None,
@@ -516,7 +517,7 @@ def train_adapter(
         Folders of pictures with captions; see `ipse.diffusion.training.data.pack`.
     out
         Folder of the run.
-    resume, minutes, on_step
+    resume, minutes, end, on_step
         As in `ipse.diffusion.training.loop.train`.
     cache, on_pack
         As in `ipse.diffusion.training.stages.run`.
@@ -537,4 +538,4 @@ def train_adapter(
     """
     store = features_of(recipe, base, data, cache, on_pack, on_look)
     recipe, corpus, make = stage_of(recipe, base, data, store)
-    return train(make, recipe, corpus, out, resume=resume, minutes=minutes, on_step=on_step)
+    return train(make, recipe, corpus, out, resume=resume, minutes=minutes, end=end, on_step=on_step)

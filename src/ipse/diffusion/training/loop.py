@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -130,6 +131,7 @@ def train(
     *,
     resume: bool = False,
     minutes: float | None = None,
+    end: int | None = None,
     on_step: Callable[[Step], None] = lambda step: None,
 ) -> dict[str, Any]:
     """Train a stage.
@@ -149,6 +151,9 @@ def train(
         without the break.
     minutes
         Stop after so long, with a checkpoint; None for until the end.
+    end
+        End a resumed run at this step, before the recipe's last: from the checkpoint on, the rate falls to its last
+        value there as half a cosine. The checkpoints remember it.
     on_step
         Called every few steps.
 
@@ -160,12 +165,12 @@ def train(
     Raises
     ------
     TrainingError
-        For a recipe that cannot be, a folder that holds another run, a batch too small for the processes, or a loss
-        that is no number.
+        For a recipe that cannot be, a folder that holds another run, an end that is not ahead, a batch too small for
+        the processes, or a loss that is no number.
     DataError
         For a disk that is full, or a damaged checkpoint.
     """
-    return _Run(make, recipe, corpus, Path(out), resume, on_step).run(minutes)
+    return _Run(make, recipe, corpus, Path(out), resume, end, on_step).run(minutes)
 
 
 class _Run:
@@ -176,6 +181,7 @@ class _Run:
         corpus: Corpus,
         out: Path,
         resume: bool,
+        end: int | None,
         on_step: Callable[[Step], None],
     ) -> None:
         self.recipe, self.corpus, self.out, self.on_step = recipe, corpus, out, on_step
@@ -199,25 +205,47 @@ class _Run:
         self.average = AveragedModel(self.network, multi_avg_fn=averaging(recipe.ema))
         self.optimizer = optimizer_of(recipe, self.network)
         self.step, self.seconds, self.figures = 0, 0.0, {}
+        # The step from which a run hurries to an early end, and that end.
+        self.hurry: tuple[int, int] | None = None
         if resume:
             self._restore()
         elif self.processes.is_main_process:
             # Of a run that was killed before its first checkpoint.
             (out / "log.jsonl").unlink(missing_ok=True)
+        if end is not None and (self.hurry is None or self.hurry[1] != end):
+            if not 0 < self.step < end < recipe.steps:
+                raise TrainingError(
+                    f"A run of {recipe.steps} steps that is at {self.step} cannot be ended early at {end}.",
+                    "Give --resume and a step between; for a new run, --steps.",
+                )
+            self.hurry = self.step, end
+
+    @property
+    def steps(self) -> int:
+        """At which the run ends."""
+        return self.recipe.steps if self.hurry is None else self.hurry[1]
+
+    def _rate(self, step: int) -> float:
+        """The learning rate of a step, counted from 0."""
+        if self.hurry is None or step < self.hurry[0]:
+            return rate_at(self.recipe, step)
+        since, end = self.hurry
+        first, last = rate_at(self.recipe, since), self.recipe.optimizer.rate * self.recipe.optimizer.last
+        return last + (first - last) * (1 + math.cos(math.pi * (step - since) / (end - since))) / 2
 
     def run(self, minutes: float | None) -> dict[str, Any]:
         recipe, end = self.recipe, None if minutes is None else time.monotonic() + 60 * minutes
         losses: list[Tensor] = []
         parts: list[dict[str, Tensor]] = []
         began, first = time.perf_counter(), True
-        while self.step < recipe.steps:
+        while self.step < self.steps:
             for group in self.optimizer.param_groups:
-                group["lr"] = rate_at(recipe, self.step)
+                group["lr"] = self._rate(self.step)
             loss, told = self._one_step()
             losses.append(loss)
             parts.append(told)
             self.step += 1
-            last, up = self.step == recipe.steps, self._anywhere(end is not None and time.monotonic() > end)
+            last, up = self.step == self.steps, self._anywhere(end is not None and time.monotonic() > end)
             save, look = self.step % recipe.save_every == 0, self.step % recipe.look_every == 0
             if not (self.step % _LOOK == 0 or save or look or last or up or first):
                 continue
@@ -237,8 +265,8 @@ class _Run:
             self._log(mean, means, speed, look or last)
             if save or last or up:
                 self._save()
-            rate = rate_at(recipe, self.step - 1)
-            self.on_step(Step(self.step, recipe.steps, mean, means, rate, speed, self.figures))
+            rate = self._rate(self.step - 1)
+            self.on_step(Step(self.step, self.steps, mean, means, rate, speed, self.figures))
             if up and not last:
                 return {}
             losses, parts, began = [], [], time.perf_counter()
@@ -249,7 +277,7 @@ class _Run:
         seed = np.random.SeedSequence([self.recipe.seed, self.step, *([number] if number else [])])
         torch.manual_seed(int(seed.generate_state(1, np.uint64)[0] >> 1))
         self.network.train()
-        self.stage.progress = self.step / self.recipe.steps
+        self.stage.progress = self.step / self.steps
         rows = self.stage.sampler.batch(self.step)[number::processes]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
             loss, parts = self.stage.loss(rows, np.random.default_rng(seed.spawn(1)[0]))
@@ -305,7 +333,7 @@ class _Run:
 
     def _log(self, loss: float, parts: Mapping[str, float], speed: float, looked: bool) -> None:
         line = {"step": self.step, "loss": loss, "parts": dict(parts), "pictures_per_second": round(speed, 1)}
-        line |= {"rate": rate_at(self.recipe, self.step - 1)} | ({"figures": self.figures} if looked else {})
+        line |= {"rate": self._rate(self.step - 1)} | ({"figures": self.figures} if looked else {})
         with self._writing():
             self.out.mkdir(parents=True, exist_ok=True)
             with open(self.out / "log.jsonl", "a") as file:
@@ -316,6 +344,7 @@ class _Run:
             "step": self.step,
             "seconds": self.seconds,
             "figures": self.figures,
+            "hurry": self.hurry,
             "recipe": self.recipe.fingerprint,
             "data": self.corpus.fingerprint,
             "network": self.network.state_dict(),
@@ -332,6 +361,7 @@ class _Run:
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds, self.figures = state["step"], state["seconds"], state["figures"]
+        self.hurry = state.get("hurry")
         if not self.processes.is_main_process:
             return
         # What was logged after the checkpoint happens again.
@@ -352,6 +382,7 @@ class _Run:
             "pictures": len(self.stage.corpus),
             "people": len(np.unique(self.stage.corpus.person)),
             "steps": self.step,
+            "hurried_from": self.hurry and self.hurry[0],
             "seconds": round(self.seconds, 1),
             "processes": self.processes.num_processes,
             "parameters": sum(p.numel() for p in network.parameters()),

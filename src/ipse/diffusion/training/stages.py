@@ -32,6 +32,7 @@ def run(
     *,
     resume: bool = False,
     minutes: float | None = None,
+    end: int | None = None,
     cache: str | Path | None = None,
     on_pack: Callable[[int, int], None] = lambda done, total: None,
     on_step: Callable[[Step], None] = lambda step: None,
@@ -46,7 +47,7 @@ def run(
         Folders of pictures with captions; see `ipse.diffusion.training.data.pack`.
     runs
         Folder of the runs of all stages.
-    resume, minutes, on_step
+    resume, minutes, end, on_step
         As in `ipse.diffusion.training.loop.train`.
     cache
         Folder of decoded pictures; None for ipse's cache.
@@ -103,5 +104,6 @@ def run(
         Path(runs) / recipe.stage,
         resume=resume,
         minutes=minutes,
+        end=end,
         on_step=on_step,
     )
