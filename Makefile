@@ -15,7 +15,7 @@ help: ## Show this list.
 
 venv: $(VENV)/.ipse-core ## Make .venv with what ipse needs to run.
 
-demo: $(VENV)/.ipse-core ## Show what ipse does, in pictures; PHOTOS=folder works on your own.
+demo: $(VENV)/$(if $(PHOTOS),.ipse-core,.ipse-generate) ## Show what ipse does, in pictures; PHOTOS=folder works on your own.
 	$(BIN)/ipse demo $(if $(PHOTOS),--photos "$(PHOTOS)") $(ARGS)
 
 test: $(VENV)/.ipse-dev ## Run the tests; ARGS="-k images" picks some.
@@ -41,6 +41,11 @@ $(VENV)/.ipse-core: pyproject.toml constraints.txt
 		echo "Cannot make $(VENV). On Debian and Ubuntu, install python3-venv first." >&2; exit 1; }
 	@echo "Installing ipse into $(VENV) (a few minutes the first time) ..."
 	@$(INSTALL) -e .
+	@touch $@
+
+$(VENV)/.ipse-generate: $(VENV)/.ipse-core
+	@echo "Installing what generating needs into $(VENV) (PyTorch: some minutes) ..."
+	@$(INSTALL) -e '.[generate]'
 	@touch $@
 
 $(VENV)/.ipse-dev: $(VENV)/.ipse-core

@@ -13,9 +13,9 @@ distance from the captions' own renderings to those. Detection: the HOG detector
 camera. Diversity: the distance by dlib's face network of two seeds of one caption, beside that of two people who are
 rendered with the same age group, gender and skin tone.
 
-Inversion: renderings of a quarter of the people, each by its full caption, inverted and made again. Overheads: seconds
-of the processor for a picture with handles over those of the plain pipeline, in turns; they depend on the shape of the
-base and not on its weights.
+Inversion: renderings of a quarter of the people, each by its full caption, inverted and made again. Samplers: the
+same captions and seeds with fewer steps. Overheads: seconds of the processor for a picture with handles over those of
+the plain pipeline, in turns; they depend on the shape of the base and not on its weights.
 
     python benchmarks/base.py --judge runs/judge/base-judge.safetensors             # an hour on one thread
     python benchmarks/base.py --only inversion adapter attention                    # some parts; other figures stay
@@ -28,7 +28,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -42,6 +42,7 @@ from rich.progress import track
 from ipse._files import atomic_write
 from ipse.attributes.judge import PictureJudge
 from ipse.diffusion import Base, load_base
+from ipse.diffusion.base import SAMPLERS
 from ipse.encoders import DlibFaceEncoder
 from ipse.faces import HogDetector, align
 from ipse.images import contact_sheet, read_image, save_png
@@ -53,6 +54,8 @@ from ipse.world.recipe import Recipe
 ROOT = Path(__file__).parents[1]
 JUDGED = 900_000
 STEPS = 20
+FEWER = (("ddim", 10), ("dpm", 10), ("dpm", 6))
+"""Samplers and their steps, beside DDIM with `STEPS`."""
 CAPTION = "A portrait of a smiling woman with red hair."
 """What is made where only the time counts: every caption is as many tokens, with its padding."""
 
@@ -83,12 +86,17 @@ def rendered(folder: Path, start: int, people: int, workers: int) -> Rendered:
 class Setting:
     """What the parts measure, and with what; see the options of `main`."""
 
-    base: Base
+    which: str
     judge: Path | None
     start: int
     people: int
     work: Path
     workers: int
+
+    @cached_property
+    def base(self) -> Base:
+        """Of the name or the folder."""
+        return load_base(self.which, device="cpu")
 
     @cached_property
     def real(self) -> Rendered:
@@ -110,22 +118,31 @@ class Setting:
     @cached_property
     def made(self) -> npt.NDArray[np.uint8]:
         """A picture for each caption."""
-        return generated(self.base, self.real.captions, self.work, 0)
+        return generated(self.base, self.real.captions, self.work / self._pictures / str(STEPS), 0)
 
     @cached_property
     def again(self) -> npt.NDArray[np.uint8]:
         """Of other seeds, for the first quarter of the captions."""
-        return generated(self.base, self.real.captions[: self.people // 4], self.work, 1)
+        captions = self.real.captions[: self.people // 4]
+        return generated(self.base, captions, self.work / self._pictures / str(STEPS), 1)
+
+    def by(self, sampler: str, steps: int) -> npt.NDArray[np.uint8]:
+        """A picture for each caption of the same seeds as those of `made`, by another sampler."""
+        base = load_base(self.which, device="cpu", sampler=sampler)
+        return generated(base, self.real.captions, self.work / self._pictures / f"{sampler}{steps}", 0, steps)
+
+    @property
+    def _pictures(self) -> str:
+        return self.base.fingerprint[:16]
 
 
-def generated(base: Base, captions: list[str], folder: Path, seed: int) -> npt.NDArray[np.uint8]:
+def generated(base: Base, captions: list[str], folder: Path, seed: int, steps: int = STEPS) -> npt.NDArray[np.uint8]:
     """One picture for each caption (N, H, W, 3), made once; a run that was stopped goes on."""
-    home = folder / f"{base.fingerprint[:16]}-{STEPS}-{seed}"
     pictures = []
-    for number, caption in enumerate(track(captions, description=f"pictures, seed {seed}")):
-        path = home / f"{number:05d}.npy"
+    for number, caption in enumerate(track(captions, description=f"pictures, {folder.name} steps, seed {seed}")):
+        path = folder / str(seed) / f"{number:05d}.npy"
         if not path.exists():
-            (picture,) = base.generate(caption, seed=seed * 1_000_000 + number, steps=STEPS)
+            (picture,) = base.generate(caption, seed=seed * 1_000_000 + number, steps=steps)
             with atomic_write(path) as file:
                 np.save(file, picture.image)
         pictures.append(np.load(path))
@@ -137,6 +154,16 @@ def balanced(hits: npt.NDArray[np.bool_], true: npt.NDArray[np.str_]) -> float:
     return float(np.mean([hits[true == c].mean() for c in np.unique(true)]))
 
 
+def accuracy(judge: PictureJudge, told: Mapping[str, npt.NDArray[np.str_]], facts: list[dict[str, str]]) -> float:
+    """Share of pictures that show what they should in %: the mean over attributes of the mean over their classes."""
+    means = []
+    for name in judge.classes:
+        true = judge.truth(name, facts)
+        said = true != ""
+        means.append(100 * balanced((told[name] == true)[said], true[said]))
+    return float(np.mean(means))
+
+
 def prompts(evidence: Evidence, setting: Setting) -> None:
     """Add the figures that the judge gives, of pictures and of what the autoencoder alone leaves of the renderings."""
     judge, made, real = PictureJudge(setting.judge), setting.made, setting.real
@@ -144,16 +171,16 @@ def prompts(evidence: Evidence, setting: Setting) -> None:
     told_real, features_real = judge.tell(real.images)
     told_back, features_back = judge.tell(setting.back)
     _, features_others = judge.tell(setting.others.images)
-    means, means_back = {}, {}
+    means = {}
     for name in judge.classes:
         true = judge.truth(name, real.facts)
         said = true != ""
-        hits, hits_real, hits_back = ((x[name] == true)[said] for x in (told, told_real, told_back))
+        hits, hits_real = ((x[name] == true)[said] for x in (told, told_real))
         pairs = np.stack([hits, np.unique(true[said], return_inverse=True)[1]], 1)
         interval = bootstrap_ci(
             pairs, statistic=lambda rows: balanced(rows[:, 0].astype(bool), rows[:, 1].astype(str)), n=500
         )
-        means[name], means_back[name] = (100 * balanced(x, true[said]) for x in (hits, hits_back))
+        means[name] = 100 * balanced(hits, true[said])
         evidence.add(
             f"base.prompt_accuracy.{name}",
             means[name],
@@ -165,10 +192,10 @@ def prompts(evidence: Evidence, setting: Setting) -> None:
         )
     evidence.add(
         "base.prompt_accuracy_mean",
-        float(np.mean(list(means.values()))),
+        accuracy(judge, told, real.facts),
         "%",
         n=len(made),
-        against=("autoencoder alone", float(np.mean(list(means_back.values())))),
+        against=("autoencoder alone", accuracy(judge, told_back, real.facts)),
     )
     worst = min(means, key=means.__getitem__)
     evidence.add("base.prompt_accuracy_min", means[worst], "%", n=len(made), note=worst)
@@ -180,6 +207,32 @@ def prompts(evidence: Evidence, setting: Setting) -> None:
         against=("autoencoder alone", frechet(features_back, features_others) / least),
         note=f"over the distance {least:.3g} of two disjoint sets of renderings",
     )
+
+
+def samplers(evidence: Evidence, setting: Setting) -> None:
+    """Add what is left with fewer steps."""
+    judge = PictureJudge(setting.judge)
+    _, features_others = judge.tell(setting.others.images)
+    told, features = judge.tell(setting.made)
+    whole = accuracy(judge, told, setting.real.facts), frechet(features, features_others)
+    for sampler, steps in FEWER:
+        told, features = judge.tell(setting.by(sampler, steps))
+        name, note = f"base.sampler.{sampler}{steps}", f"{SAMPLERS[sampler]}, {steps} steps, same captions and seeds"
+        against = f"DDIM, {STEPS} steps"
+        evidence.add(
+            f"{name}.prompt_accuracy_mean",
+            accuracy(judge, told, setting.real.facts),
+            "%",
+            n=len(features),
+            against=(against, whole[0]),
+            note=note,
+        )
+        evidence.add(
+            f"{name}.frechet_over_ddim",
+            frechet(features, features_others) / whole[1],
+            n=len(features),
+            note=f"{note}; distance to renderings of other people, over that of {against}",
+        )
 
 
 def faces(evidence: Evidence, setting: Setting) -> None:
@@ -340,6 +393,7 @@ def overhead(
 
 PARTS: dict[str, Callable[[Evidence, Setting], None]] = {
     "prompts": prompts,
+    "samplers": samplers,
     "faces": faces,
     "cost": cost,
     "inversion": inversion,
@@ -351,7 +405,7 @@ PARTS: dict[str, Callable[[Evidence, Setting], None]] = {
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=tuple(PARTS), nargs="+", help="these parts; other figures stay")
-    parser.add_argument("--judge", type=Path, help="weights of the judge, for the part prompts")
+    parser.add_argument("--judge", type=Path, help="weights of the judge, for the parts prompts and samplers")
     parser.add_argument("--base", default="world")
     parser.add_argument("--start", type=int, default=JUDGED, help="number of the first person; others are a trial")
     parser.add_argument("--people", type=int, default=1000, help="captions, and renderings of each set")
@@ -361,11 +415,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--dry", action="store_true", help="print the figures and write none")
     options = parser.parse_args(arguments)
     chosen = [name for name in PARTS if name in (options.only or PARTS)]
-    if "prompts" in chosen and options.judge is None:
-        parser.error("prompts cannot be measured without --judge")
+    if {"prompts", "samplers"} & set(chosen) and options.judge is None:
+        parser.error("prompts and samplers cannot be measured without --judge")
 
-    base = load_base(options.base, device="cpu")
-    setting = Setting(base, options.judge, options.start, options.people, options.work, options.workers)
+    setting = Setting(options.base, options.judge, options.start, options.people, options.work, options.workers)
     evidence, console = Evidence("base", seeds=[0, 1]), Console()
     for name in chosen:
         PARTS[name](evidence, setting)

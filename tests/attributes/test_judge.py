@@ -16,6 +16,7 @@ CLASSES = {
     "hair_color": ["black", "brown", "auburn", "red"],
     "glasses": ["none", "worn"],
     "clothes_color": ["red", "blue"],
+    "expression": ["neutral", "surprise"],
 }
 
 
@@ -54,10 +55,15 @@ def test_a_judge_tells_classes_and_features_of_pictures_of_any_size(path):
 
 def test_facts_of_the_world_are_put_in_the_judges_classes(path):
     judge = open_judge(path)
-    facts = [{"hair_color": "auburn", "glasses": "round", "top_color": "blue"}, {"hair_color": "red"}]
+    facts = [
+        {"hair_color": "auburn", "glasses": "round", "top_color": "blue", "expression": "surprise"},
+        {"hair_color": "red", "expression": "smirk"},
+    ]
     assert judge.truth("hair_color", facts).tolist() == ["brown", "red"]
     assert judge.truth("glasses", facts).tolist() == ["worn", ""]
     assert judge.truth("clothes_color", facts).tolist() == ["blue", ""] and fact_of("clothes_color") == "top_color"
+    # No class of its own, and no class of all others: not judged.
+    assert judge.truth("expression", facts).tolist() == ["surprise", ""]
 
 
 def test_a_network_for_something_else_is_no_judge(tmp_path):

@@ -24,8 +24,7 @@ def bench():
 
 def test_the_handles_are_measured(bench, base_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(bench, "STEPS", 2)
-    base = bench.load_base(base_folder, device="cpu")
-    setting = bench.Setting(base, None, 500, 2, tmp_path, 1)
+    setting = bench.Setting(str(base_folder), None, 500, 2, tmp_path, 1)
     evidence = Evidence("base")
     bench.inversion(evidence, setting)
     bench.adapter(evidence, setting, trials=3)
@@ -38,7 +37,7 @@ def test_the_handles_are_measured(bench, base_folder, tmp_path, monkeypatch):
     assert psnr["n"] == 2 and psnr["value"] == pytest.approx(psnr["against"]["value"], abs=3)
     assert "4 identity tokens in 4 layers" in figures["base.adapter_overhead"]["note"]
     # No handle stays behind.
-    names = {type(processor).__name__ for processor in base.pipeline.unet.attn_processors.values()}
+    names = {type(processor).__name__ for processor in setting.base.pipeline.unet.attn_processors.values()}
     assert names == {"AttnProcessor2_0"}
     json.dumps(evidence.figures)
 
@@ -52,4 +51,4 @@ def test_other_people_are_a_trial(bench, base_folder, tmp_path, monkeypatch, cap
     bench.main([*common, "cost", "--dry"])
     with pytest.raises(SystemExit):
         bench.main([*common, "prompts"])
-    assert "prompts cannot be measured without --judge" in capsys.readouterr().err
+    assert "prompts and samplers cannot be measured without --judge" in capsys.readouterr().err

@@ -113,6 +113,8 @@ def test_a_mask_is_painted(capsys, base_folder, picture, tmp_path):
         (("generate", "--from", "nothing"), "Cannot read nothing"),
         (("generate", "--from", "nothing", "--steps", 3, "-n", 1), "Drop -n and --steps"),
         (("generate", "--strength", 0.5), "nothing to change"),
+        (("generate", "--who", "Ada.png", "--sampler", "dpm"), "Drop --sampler"),
+        (("generate", "--sampler", "euler"), "There are ddim and dpm"),
         (("generate", "--method", "bare"), "--method needs somebody to show. Name them by --who"),
         (("generate", "--who", "Ada.png", "--from", "a"), "Drop --from, or --who"),
         (("generate", "--who", "nobody.png"), "There is no photograph nobody.png, and no gallery in ipse-gallery"),

@@ -79,6 +79,18 @@ def test_pictures_are_fitted_but_not_distorted(base):
         base.fit(np.zeros((32, 40, 3), np.uint8))
 
 
+def test_dpm_needs_fewer_steps(base, base_folder):
+    def made(loaded, steps):
+        (picture,) = loaded.generate(PROMPT, seed=3, steps=steps, guidance=1.0)
+        return picture.image.astype(int)
+
+    fast, many = load_base(base_folder, device="cpu", sampler="dpm"), made(base, 200)
+    assert fast.made()["scheduler"] == "DPMSolverMultistepScheduler"
+    assert np.abs(made(fast, 8) - many).mean() < np.abs(made(base, 8) - many).mean()
+    with pytest.raises(IpseError, match="ddim and dpm"):
+        load_base(base_folder, sampler="euler")
+
+
 def test_a_seed_is_a_picture_however_many_are_made(base):
     four = list(base.generate(PROMPT, n=4, seed=5, steps=2))
     assert [picture.seed for picture in four] == [5, 6, 7, 8]

@@ -128,6 +128,7 @@ def test_the_judge_gets_a_fifth_of_every_group():
     # Balanced data sets go round the 30 groups of age, gender and skin by number.
     shares = [for_judge(people[people % 30 == group]).mean() for group in range(30)]
     assert min(shares) > 0.15 and max(shares) < 0.25
+    assert for_judge([30_000, 34_567, 39_999]).all() and not for_judge(np.arange(29_000, 30_000)).all()
 
 
 def test_the_base_never_sees_the_people_of_the_judge(data, cache):

@@ -166,7 +166,7 @@ class PictureJudge:
     def truth(self, name: str, facts: Sequence[Mapping[str, str]]) -> npt.NDArray[np.str_]:
         """As `Judge.truth`."""
         known = [fact.get(fact_of(name), "") for fact in facts]
-        other = ONE_OF.get(name, "")
+        other = ONE_OF[name] if ONE_OF.get(name) in self.classes[name] else ""
         listed = [value if not value or value in self.classes[name] else other for value in known]
         return np.array([TOGETHER.get(name, {}).get(value, value) for value in listed])
 

@@ -8,6 +8,7 @@ import mimetypes
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -71,6 +72,9 @@ def demo(
     try:
         out.mkdir(parents=True, exist_ok=True)
         for title, step in STEPS:
+            if step is _words and (missing := _missing("torch", "diffusers", "transformers")):
+                console.print(f"[yellow]–[/yellow] {title}: needs {missing}, pip install 'ipse[generate]'")
+                continue
             with console.status(f"{title} …"):
                 sections.append(step(out))
             console.print(f"[green]✓[/green] {title}")
@@ -81,6 +85,11 @@ def demo(
             f"{out} cannot be written: {error.strerror or error}.", "Name another folder with --out."
         ) from error
     typer.echo(f"Look at {(out / 'index.html').resolve().as_uri()}")
+
+
+def _missing(*packages: str) -> str:
+    """Names of packages that are not installed."""
+    return ", ".join(name for name in packages if find_spec(name) is None)
 
 
 def _people(out: Path) -> Section:
@@ -221,6 +230,28 @@ def _recognition(out: Path) -> Section:
     )  # fmt: skip
 
 
+def _words(out: Path) -> Section:
+    from ipse.diffusion import load_base
+    from ipse.images import contact_sheet, save_png
+
+    base, columns = load_base("world"), 6
+    prompts = (
+        "A portrait of a young woman with long red hair, smiling, wearing a green sweater.",
+        "A portrait of a young woman with long red hair, smiling, wearing sunglasses and a green sweater.",
+        "A portrait of an elderly man with short white hair and a full beard, wearing a black jacket.",
+    )
+    pictures = [one.image for prompt in prompts for one in base.generate(prompt, columns, seed=1)]
+    save_png(contact_sheet(pictures, columns, gap=4), out / "words.png")
+    return Section(
+        "Pictures from words",
+        "A text-to-image model of Stable Diffusion's own classes, small enough for a laptop's processor and trained on "
+        "people who do not exist alone. A column is a seed, a row a prompt:",
+        [(out / "words.png", "The first six pictures of three prompts, none chosen.")],
+        f'ipse generate --prompt "{prompts[0]}" --seed 1',
+        [f"“{prompt}”" for prompt in prompts],
+    )
+
+
 def _bust(number: int, day: int, k: int, **fix: Any) -> np.ndarray:
     """A picture of one of the people of the recognizing demo, (H, W, 3) uint8."""
     return _picture(number, day, k, **fix).image
@@ -300,6 +331,7 @@ def _your_photographs(photos: Path, out: Path) -> None:
 
 STEPS: tuple[tuple[str, Callable[[Path], Section]], ...] = (
     ("Who is in these pictures?", _recognition),
+    ("Pictures from words", _words),
     ("People who do not exist", _people),
     ("The truth about a picture", _truth),
     ("People move", _motion),

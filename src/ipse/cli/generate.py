@@ -22,6 +22,9 @@ def generate(
     seed: Annotated[int | None, typer.Option(min=0, help="Of the first, by default 0; each has the next.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help=f"More are slower and finer; by default {STEPS}.")] = None,
     guidance: Guidance = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="How steps are gone through: ddim, or dpm, which needs fewer.")
+    ] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Made at a time; by default 1, or 8 on a GPU.")] = None,
     start: Annotated[
         Path | None, typer.Option("--from", metavar="FILE", help="Change the picture that `ipse invert` read.")
@@ -63,6 +66,8 @@ def generate(
 
     - `ipse generate --prompt "A headshot of an old man, wearing a hat." -n 1 --seed 7 --steps 40`
 
+    - `ipse generate --prompt "A portrait of a man." --sampler dpm --steps 10`
+
     - `ipse generate --who ada.jpg --prompt "A portrait of {a woman}, smiling." --method instantid --strength 0.8`
 
     - `ipse generate --who Ada --prompt "A portrait of {a woman}, wearing a hat." --report ada.html`
@@ -73,7 +78,7 @@ def generate(
         start,
         who,
         strength,
-        {"-n": n, "--seed": seed, "--steps": steps, "--batch": batch},
+        {"-n": n, "--seed": seed, "--steps": steps, "--batch": batch, "--sampler": sampler},
         {"--method": method, "--adapter": adapter, "--encoder": encoder, "--report": report},
     )
     share = 1.0 if strength is None else strength
@@ -92,7 +97,7 @@ def generate(
             write_page(report, people, pictures, prompt)
             typer.echo(wrote(report), err=True)
         return
-    loaded = open_base(base, prompt)
+    loaded = open_base(base, prompt, sampler or "")
     if start is None:
         write_pictures(loaded, loaded.generate(prompt, n or 4, seed or 0, steps or STEPS, guidance, batch), out, prompt)
         return
@@ -120,5 +125,7 @@ def _check(
         raise IpseError(f"{start} is one picture and says how it is made.", f"Drop {' and '.join(said)}.")
     if who and making["--batch"] is not None:
         raise IpseError("Pictures of people are made one after another.", "Drop --batch.")
+    if who and making["--sampler"] is not None:
+        raise IpseError("Pictures of people are made by DDIM.", "Drop --sampler.")
     if not who and (said := [option for option, value in showing.items() if value is not None]):
         raise IpseError(f"{' and '.join(said)} needs somebody to show.", "Name them by --who.")

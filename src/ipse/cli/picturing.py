@@ -22,11 +22,11 @@ Guidance = Annotated[float | None, typer.Option(help="How strictly the prompt is
 Out = Annotated[Path, typer.Option(help="Folder of the pictures.")]
 
 
-def open_base(which: str, prompt: str | None = None) -> Base:
+def open_base(which: str, prompt: str | None = None, sampler: str = "") -> Base:
     """Load a base, and name the words of a prompt that it does not know on the error stream."""
     from ipse.diffusion import load_base
 
-    base = load_base(which)
+    base = load_base(which, sampler=sampler)
     for word in base.unknown_words(prompt or ""):
         typer.echo(f"The base {base.name} does not know the word {word!r}.", err=True)
     return base

@@ -46,6 +46,10 @@ KINDS = ("world", "sd15", "sdxl")
 #: What guidance a kind is used with where nobody says.
 GUIDANCE = {"world": 3.0, "sd15": 7.5, "sdxl": 5.0}
 
+#: Ways to go through the steps, as classes of diffusers: DDIM (Song et al., 2021), and DPM-Solver++ (Lu et al., 2022),
+#: which needs fewer of them.
+SAMPLERS = {"ddim": "DDIMScheduler", "dpm": "DPMSolverMultistepScheduler"}
+
 _WORLD = SHIPPED / "world-base"
 _WORD = re.compile(r"[^\W\d_]+")
 
@@ -411,7 +415,7 @@ class Base:
         }
 
 
-def load_base(which: str | Path = "world", *, device: str = "", half: bool = False) -> Base:
+def load_base(which: str | Path = "world", *, device: str = "", half: bool = False, sampler: str = "") -> Base:
     """Load a base.
 
     Parameters
@@ -423,14 +427,18 @@ def load_base(which: str | Path = "world", *, device: str = "", half: bool = Fal
         A torch device; by default a GPU if there is one, otherwise the CPU.
     half
         Compute in half precision, which needs a GPU; by default in single precision.
+    sampler
+        How `Base.generate` goes through its steps, one of `SAMPLERS`; by default as the base says.
 
     Raises
     ------
     WeightsError
         If there is no such base, it cannot be fetched, it is damaged or of another layout.
     IpseError
-        If a package is missing or memory runs out.
+        If there is no such sampler, a package is missing or memory runs out.
     """
+    if sampler and sampler not in SAMPLERS:
+        raise IpseError(f"There is no sampler {sampler!r}.", f"There are {' and '.join(SAMPLERS)}.")
     name = str(which)
     folder = _WORLD if name == "world" else Path(which)
     if name == "world" and not (folder / "model_index.json").exists():
@@ -445,6 +453,7 @@ def load_base(which: str | Path = "world", *, device: str = "", half: bool = Fal
             f"There is no base {name}.", "Name world, a folder of a diffusers pipeline, or a hub id like owner/model."
         )
     try:
+        import diffusers
         import torch
         from diffusers import DiffusionPipeline
         from diffusers.utils import logging
@@ -465,6 +474,8 @@ def load_base(which: str | Path = "world", *, device: str = "", half: bool = Fal
         )
         pipeline.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     pipeline.set_progress_bar_config(disable=True)
+    if sampler:
+        pipeline.scheduler = getattr(diffusers, SAMPLERS[sampler]).from_config(pipeline.scheduler.config)
     record = _record(folder) if local else {}
     kind = kind_of(pipeline, record)
     return Base(record.get("name", folder.name) if local else name, kind, pipeline, folder if local else None, record)

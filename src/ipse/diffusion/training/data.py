@@ -34,18 +34,23 @@ from ipse.training.data import refuse_judged
 CAPTIONS = 3
 """Captions kept of a picture; one with fewer has some twice."""
 
-_JUDGE_SHARE = 0.2
+_JUDGE_SHARE, _JUDGE_PEOPLE = 0.2, (30_000, 40_000)
 _CHUNK = 256
 # The largest file that `carry` writes: room for a little more than its pictures below 64 MiB.
 _CARRIED_BYTES = 56 << 20
 
 
 def for_judge(person: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-    """Whether people are kept for the judge, by number: a fifth are, and the base is trained on the others.
+    """Whether people are kept for the judge, by number, and the base is trained on the others: a fifth of all are, and
+    those from 30,000 to 39,999.
 
-    Multiples of the golden ratio spread them, for balanced data sets repeat age, gender and skin every few people.
+    Multiples of the golden ratio spread the fifth, for balanced data sets repeat age, gender and skin every few people.
     """
-    return np.asarray(person, np.uint64) * np.uint64(2654435769) % np.uint64(2**32) < _JUDGE_SHARE * 2**32
+    number = np.asarray(person, np.uint64)
+    first, end = _JUDGE_PEOPLE
+    return (number * np.uint64(2654435769) % np.uint64(2**32) < _JUDGE_SHARE * 2**32) | (
+        (number >= first) & (number < end)
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -403,8 +408,10 @@ def carry(sources: Sequence[str | Path], out: str | Path, *, judge: bool = False
     for shard in (path for source in sources for path in _shards(source)):
         _people(shard)
         # Adapters take pictures of a person's other Looks as references, or poses; the autoencoder looks closer at some
-        # parts.
+        # parts; a judge learns from the numbers of people and of pictures.
         known = ("look", "parts", "keypoints", "keypoints_visible")
+        if judge:
+            known = (*known, "person_json", "shot_json")
         more = [name for name in known if name in pq.read_schema(shard).names]
         for row in _rows(shard, [*columns, *more], judge):
             waiting.append(row)
