@@ -208,3 +208,32 @@ def test_who_does_not_allow_it_is_not_shown(capsys, base_folder, two_photographs
     assert run(capsys, "enroll", "Ada", two_photographs, *gallery, *allowed)[0] == 0
     code, out, err = run(capsys, *given, "--who", "Ada")
     assert code == 0 and provenance(out.strip())[1]["consent"][0]["source"] == "form 12"
+
+
+def test_somebody_is_painted_into_a_picture(capsys, base_folder, two_photographs, adapter, tmp_path):
+    from ipse.images import read_image, resize, save_png
+
+    picture = save_png(resize(read_image(two_photographs / "0.png"), 32, 32), tmp_path / "Ada.png", {})
+    mask = np.zeros((32, 32, 3), np.uint8)
+    mask[8:24, 8:24] = 255
+    save_png(mask, tmp_path / "mask.png", {})
+    given = ("inpaint", picture, "--mask", tmp_path / "mask.png", "--base", base_folder, "--steps", 1)
+    given += ("--prompt", "A portrait of {a woman}.", "--out", tmp_path / "out", "--gallery", tmp_path / "none")
+    shown = ("--who", two_photographs / "1.png", "--method", "face-adapter", "--adapter", adapter)
+    code, told, _ = run(capsys, *given, *shown)
+    assert code == 0
+    painted, before = read_image(told.strip()), read_image(picture)
+    kept = mask[..., 0] == 0
+    np.testing.assert_array_equal(painted[kept], before[kept])
+    made = provenance(told.strip())[1]
+    assert made["method"] == "face-adapter" and made["inpaint"]["mask"] and made["consent"] == ["not recorded"]
+    # Nobody: the base alone.
+    (tmp_path / "bare").mkdir()
+    code, told, _ = run(capsys, *given, *shown, "--strength", 0, "--out", tmp_path / "bare")
+    assert code == 0 and not np.array_equal(read_image(told.strip())[~kept], painted[~kept])
+    for wrong, hint in (
+        (("--strength", 0.5), "--strength needs somebody to paint"),
+        (("--who", two_photographs / "1.png", "--method", "bare"), "bare does not paint within a mask"),
+    ):
+        code, _, err = run(capsys, *given, *wrong)
+        assert code == 2 and hint in err

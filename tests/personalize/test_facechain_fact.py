@@ -106,10 +106,11 @@ def test_it_paints_within_a_mask(opened, batch_of):
     picture = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
     mask = np.zeros((128, 128), np.float32)
     mask[32:96, 32:96] = 1
-    text, _, words = opened.words("A portrait of {a young woman}.", 1)
-    person = {"local": batch_of(opened).people[0]["local"][: len(words.ids)]}
-    (plain,) = inpaint(opened.base, picture, mask, text, steps=1)
-    with attached(opened.unet, *opened.condition([person], words, 1.0).handles):
-        (painted,) = inpaint(opened.base, picture, mask, text, steps=1)
+    opened.steps = 1
+    ada = opened.fitted([{"local": batch_of(opened).people[0]["local"][:1]}], [["a"]])
+    (painted,) = ada.inpaint(picture, mask, "A portrait of {a young woman}.")
+    (plain,) = inpaint(opened.base, picture, mask, "A portrait of a young woman.", steps=1)
+    (nobody,) = ada.inpaint(picture, mask, "A portrait of {a young woman}.", strength=0)
+    assert np.array_equal(nobody.image, plain.image) and painted.more["photographs"] == [["a"]]
     assert np.array_equal(painted.image[mask == 0], picture[mask == 0])
     assert not np.array_equal(painted.image[mask == 1], plain.image[mask == 1])

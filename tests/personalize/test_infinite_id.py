@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 
 from ipse.diffusion.attention import Handle, Where, attached  # noqa: E402
 from ipse.diffusion.reference import Record  # noqa: E402
+from ipse.errors import IpseError  # noqa: E402
 from ipse.personalize import open_method  # noqa: E402
 from ipse.personalize.adapting import Batch, Words  # noqa: E402
 from ipse.personalize.infinite_id import DecouplingOptions, Mixed, adain_mean  # noqa: E402
@@ -111,3 +112,11 @@ def test_less_and_less_of_a_person_leads_to_the_base(base, ada, method):
     only.mixing = False
     (added,) = only.fitted(ada.people, [[]]).generate(PROMPT, 1, 3, 1.0)
     assert not np.array_equal(added.image, much.image)
+
+
+def test_it_does_not_paint_within_a_mask(untrained, batch_of):
+    system = untrained("infinite-id")
+    person = {name: value[:1] for name, value in batch_of(system).people[0].items()}
+    picture, mask = np.zeros((128, 128, 3), np.uint8), np.ones((128, 128))
+    with pytest.raises(IpseError, match="does not paint within a mask"):
+        system.fitted([person], [["a"]]).inpaint(picture, mask, "A portrait of {a woman}.")

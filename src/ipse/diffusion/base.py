@@ -314,14 +314,14 @@ class Base:
             )
         return Encoded(*found)
 
-    def denoiser(self, prompt: str, guidance: float | None = None) -> Denoiser:
+    def denoiser(self, prompt: str, guidance: float | None = None, encoded: Encoded | None = None) -> Denoiser:
         """Network and conditions of a prompt, for `ipse.diffusion.trajectory`.
 
         Sampling is DDIM's over the noise that the base was trained with, whatever scheduler its pipeline has.
 
         Parameters
         ----------
-        prompt, guidance
+        prompt, guidance, encoded
             As in `generate`.
 
         Raises
@@ -335,7 +335,7 @@ class Base:
         from ipse.diffusion.trajectory import Denoiser
 
         scale, pipeline = self.scale(guidance), self.pipeline
-        words = self.encode_prompt(prompt, guidance)
+        words = encoded or self.encode_prompt(prompt, guidance)
         added: list[dict[str, torch.Tensor] | None] = [None, None]
         if self.kind == "sdxl":
             # Size of the original, corner and size of what was cut out of it: the whole, at the size of the base.

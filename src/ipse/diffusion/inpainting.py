@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ipse.diffusion.base import Base, Generated, enough_memory
+from ipse.diffusion.base import Base, Encoded, Generated, enough_memory
 from ipse.diffusion.inversion import picture_digest
 from ipse.diffusion.trajectory import Inpaint, sample
 from ipse.errors import IpseError
@@ -27,6 +27,7 @@ def inpaint(
     seed: int = 0,
     steps: int = 20,
     guidance: float | None = None,
+    encoded: Encoded | None = None,
 ) -> Iterator[Generated]:
     """Paint what a mask covers anew (blended latent diffusion, Avrahami et al., 2022), one picture after another.
 
@@ -39,7 +40,7 @@ def inpaint(
     mask
         (H, W) of 0 to 1: where to paint. Where it is 0 each pixel stays as it is, to the bit; between 0 and 1 old and
         new are mixed.
-    prompt, n, seed, steps, guidance
+    prompt, n, seed, steps, guidance, encoded
         As in `Base.generate`; the prompt tells of the whole picture.
 
     Raises
@@ -52,7 +53,7 @@ def inpaint(
     pixels = base.fit(image)
     height, width = image.shape[:2]
     share = mask[..., None].astype(np.float32)
-    denoiser, clean = base.denoiser(prompt, guidance), base.encode(pixels)
+    denoiser, clean = base.denoiser(prompt, guidance, encoded), base.encode(pixels)
     more = {
         "scheduler": type(denoiser.scheduler).__name__,
         "inpaint": {"picture": picture_digest(image), "mask": picture_digest(np.rint(255 * mask).astype(np.uint8))},

@@ -476,6 +476,47 @@ class Fitted:
     def generate(self, prompt: str, n: int = 1, seed: int = 0, strength: float = 1.0) -> Iterator[Generated]:
         """Make pictures; see `ipse.personalize.contract.Personalized`."""
         method = self.method
+        text, encoded, acting = self._acting(prompt, strength)
+        pictures = method.drawing.generate(text, n, seed, method.steps, method.guidance, encoded=encoded)
+        if not strength:
+            # A system that trains a network of its own has it from here on.
+            pictures = method.base.generate(text, n, seed, method.steps, method.guidance)
+        yield from self._made(pictures, n, acting, prompt, strength)
+
+    def inpaint(
+        self,
+        image: npt.NDArray[np.uint8],
+        mask: npt.NDArray[np.floating[Any]],
+        prompt: str,
+        n: int = 1,
+        seed: int = 0,
+        strength: float = 1.0,
+    ) -> Iterator[Generated]:
+        """Paint what a mask covers anew, with the person in it.
+
+        Parameters
+        ----------
+        image, mask
+            As in `ipse.diffusion.inpainting.inpaint`.
+        prompt, n, seed, strength
+            As in `generate`.
+
+        Raises
+        ------
+        IpseError
+            As both of them.
+        """
+        from ipse.diffusion.inpainting import inpaint
+
+        method = self.method
+        text, encoded, acting = self._acting(prompt, strength)
+        drawing = method.drawing if strength else method.base
+        pictures = inpaint(drawing, image, mask, text, n, seed, method.steps, method.guidance, encoded)
+        yield from self._made(pictures, n, acting, prompt, strength)
+
+    def _acting(self, prompt: str, strength: float) -> tuple[str, Encoded, Conditions]:
+        """A prompt without its marks, what the network reads of it, and how the people act."""
+        method = self.method
         if not strength >= 0:
             raise IpseError(f"The strength is {strength}.", "Use a number from 0 (not at all) to 1 (as trained).")
         with torch.no_grad():
@@ -486,17 +527,17 @@ class Fitted:
                 people = [beside(elsewhere(nobody, person), person) for person in people]
             acting = method.condition(people, words, strength)
         *negative, positive = acting.text.chunk(len(words.ids))
-        encoded = replace(encoded, text=positive, negative=negative[0] if negative else None)
-        pictures = method.drawing.generate(text, n, seed, method.steps, method.guidance, encoded=encoded)
-        if not strength:
-            # A system that trains a network of its own has it from here on.
-            pictures = method.base.generate(text, n, seed, method.steps, method.guidance)
-        more = self._provenance(prompt, strength)
+        return text, replace(encoded, text=positive, negative=negative[0] if negative else None), acting
+
+    def _made(
+        self, pictures: Iterator[Generated], n: int, acting: Conditions, prompt: str, strength: float
+    ) -> Iterator[Generated]:
+        method, more = self.method, self._provenance(prompt, strength)
         for _ in range(n):
             # Nothing acts while whoever asked looks at a picture.
             with attached(method.unet, *acting.handles), controlled(method.unet, acting.control), torch.no_grad():
                 picture = next(pictures)
-            yield replace(picture, more=more)
+            yield replace(picture, more={**picture.more, **more})
 
     def _provenance(self, prompt: str, strength: float) -> dict[str, object]:
         trained = self.method.trained
