@@ -23,10 +23,11 @@ from diffusers import AutoencoderKL  # noqa: E402
 
 from ipse.cli import main  # noqa: E402
 from ipse.diffusion.base import load_base  # noqa: E402
-from ipse.diffusion.components import make_tokenizer, make_vae  # noqa: E402
+from ipse.diffusion.components import make_scheduler, make_tokenizer, make_vae  # noqa: E402
 from ipse.diffusion.training import stages  # noqa: E402
 from ipse.diffusion.training.assemble import assemble, load_stage  # noqa: E402
 from ipse.diffusion.training.data import carry, for_judge, pack, parts_of, persons_of, shortened  # noqa: E402
+from ipse.diffusion.training.denoiser import begin_with, draw_steps  # noqa: E402
 from ipse.diffusion.training.recipe import StageRecipe  # noqa: E402
 from ipse.diffusion.training.vae import VaeStage, begin_with_mean_colors, standardize  # noqa: E402
 from ipse.errors import DataError, TrainingError  # noqa: E402
@@ -297,6 +298,36 @@ def test_standardizing_changes_no_picture():
     torch.testing.assert_close(after.mode(), (before.mode() - shaped[0]) / shaped[1], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(after.std, before.std / shaped[1], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(vae.decode(after.mode()).sample, decoded, rtol=1e-3, atol=1e-4)
+
+
+def test_a_denoiser_learns_where_parts_are_and_begins_with_another(finished, data, cache, tmp_path):
+    from diffusers import UNet2DConditionModel
+
+    runs, _ = finished
+    for earlier in ("joint", "vae"):
+        (tmp_path / earlier).symlink_to(runs / earlier)
+    start = runs / "denoiser" / "weights"
+    options = {"parts": 1.0, "focus": 0.7, "start": str(start)}
+    record = stages.run(recipe("denoiser", steps=40, options=options), data, tmp_path, cache=cache)
+    log = [json.loads(line) for line in (tmp_path / "denoiser" / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["parts"]["parts"] < 0.7 * log[0]["parts"]["parts"] and record["figures"]["parts"] > 0
+    # What tells parts is not kept, and with no step taken the weights are those of the other.
+    unet = UNet2DConditionModel.from_pretrained(tmp_path / "denoiser" / "weights")
+    assert record["parameters"] > sum(p.numel() for p in unet.parameters())
+    begun = UNet2DConditionModel.from_config(unet.config)
+    begin_with(begun, start)
+    for key, value in UNet2DConditionModel.from_pretrained(start).state_dict().items():
+        assert torch.equal(begun.state_dict()[key], value)
+    with pytest.raises(TrainingError, match="holds no U-Net"):
+        begin_with(begun, tmp_path)
+
+
+def test_steps_are_drawn_where_signal_and_noise_are_equal():
+    share = make_scheduler().alphas_cumprod
+    even, focused = (draw_steps(4000, share, focus, np.random.default_rng(0)) for focus in (0.0, 1.0))
+    assert abs(float((even < 500).float().mean()) - 0.5) < 0.03
+    logs = torch.logit(share[focused].double())
+    assert abs(float(logs.mean())) < 0.15 and abs(float(logs.std()) - 2) < 0.15
 
 
 class Killed(Exception):

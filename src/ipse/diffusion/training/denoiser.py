@@ -2,6 +2,11 @@
 
 It predicts v (Salimans and Ho, 2022) at a step chosen by chance. The loss of a step is weighted by min(SNR + 1, γ) /
 (SNR + 1): min-SNR (Hang et al., 2023) for v, with 1 added so that the last step, which has no signal, is learned too.
+
+Two options make more of every step, for on a processor there are few. ``focus`` draws more steps where signal and noise
+are about equal, which is where a face gets its shape. With ``parts`` the middle of the network also learns to tell the
+parts of the picture under the noise, as the world knows them: what other networks' features are to REPA (Yu et al.,
+2025). What tells them is not kept.
 """
 
 from __future__ import annotations
@@ -24,6 +29,8 @@ from ipse.diffusion.components import make_denoiser, make_scheduler, make_tokeni
 from ipse.diffusion.training.data import CAPTIONS, Corpus, shortened
 from ipse.diffusion.training.loop import Feed, Stage, pictures_of
 from ipse.diffusion.training.recipe import StageRecipe, options_of, size_of
+from ipse.errors import TrainingError
+from ipse.faces.parts import LABELS
 from ipse.images import contact_sheet
 
 _JUDGED, _SHEET, _BATCH = 256, 16, 32
@@ -44,12 +51,52 @@ class DenoiserOptions:
         How often a caption is cut off at a comma or full stop.
     gamma
         Highest SNR + 1 that counts in full; see the module.
+    focus
+        Share of the steps whose log SNR is drawn from a normal distribution around 0 with a deviation of 2, which is
+        the logit-normal density of Esser et al. (2024, section 3.1); others are drawn evenly.
+    parts
+        Weight of what the middle tells of parts; 0 for none.
+    start
+        Folder of a trained U-Net to begin with, or nothing.
     """
 
     drop: float = 0.1
     full: float = 0.5
     short: float = 0.2
     gamma: float = 5.0
+    focus: float = 0.0
+    parts: float = 0.0
+    start: str = ""
+
+
+class PartsTeller(nn.Module):
+    """A U-Net whose middle also tells where the parts of the picture are.
+
+    Parameters
+    ----------
+    unet
+        Which.
+    labels
+        How many parts there are.
+    """
+
+    def __init__(self, unet: UNet2DConditionModel, labels: int) -> None:
+        super().__init__()
+        widths = unet.config.block_out_channels
+        self.unet, self.fold = unet, 2 ** (len(widths) - 1)
+        self.tell = nn.Sequential(
+            nn.Conv2d(widths[-1], 2 * widths[-1], 1), nn.SiLU(), nn.Conv2d(2 * widths[-1], labels * self.fold**2, 1)
+        )
+
+    def forward(self, noisy: Tensor, steps: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """The prediction (B, c, h, w), and logits of parts (B, labels, h, w)."""
+        middle: list[Tensor] = []
+        hook = self.unet.mid_block.register_forward_hook(lambda module, given, out: middle.append(out))
+        try:
+            predicted = self.unet(noisy, steps, encoder_hidden_states=context).sample
+        finally:
+            hook.remove()
+        return predicted, nn.functional.pixel_shuffle(self.tell(middle[0]), self.fold)
 
 
 class Captions:
@@ -94,6 +141,28 @@ def velocity_weight(share: Tensor, gamma: float) -> Tensor:
     return snr.clamp(max=gamma) / snr
 
 
+def draw_steps(count: int, share: Tensor, focus: float, draw: np.random.Generator) -> Tensor:
+    """(count,) steps of training by chance; see `DenoiserOptions.focus`.
+
+    Parameters
+    ----------
+    count
+        How many.
+    share
+        (T,) ``alphas_cumprod`` of all steps.
+    focus, draw
+        How many of them are drawn around equal signal and noise, and chance.
+    """
+    evenly = torch.from_numpy(draw.integers(0, len(share), count))
+    if not focus:
+        return evenly.to(share.device)
+    # Falls from step to step; the last one has no signal.
+    logs = torch.logit(share.double().cpu().clamp(1e-8, 1 - 1e-8)).flip(0)
+    wanted = torch.from_numpy(2.0 * draw.standard_normal(count))
+    near = (len(share) - 1 - torch.searchsorted(logs, wanted)).clamp(0, len(share) - 1)
+    return torch.where(torch.from_numpy(draw.random(count) < focus), near, evenly).to(share.device)
+
+
 def spread_steps(count: int, steps: int) -> Tensor:
     """(count,) steps from first to last, always the same, of which neighbors in the data see early and late ones."""
     spread = torch.linspace(0, steps - 1, count).round().long()
@@ -109,12 +178,20 @@ class DenoiserStage(Stage):
         As in `Stage`.
     vae, text
         Finished.
+    parts
+        (M, height, width) parts of all pictures of the corpus's folder, of `parts_of`, where the recipe has them told.
     """
 
     name = "denoiser"
 
     def __init__(
-        self, recipe: StageRecipe, corpus: Corpus, device: torch.device, vae: AutoencoderKL, text: CLIPTextModel
+        self,
+        recipe: StageRecipe,
+        corpus: Corpus,
+        device: torch.device,
+        vae: AutoencoderKL,
+        text: CLIPTextModel,
+        parts: npt.NDArray[np.uint8] | None = None,
     ) -> None:
         super().__init__(recipe, corpus, device)
         self.options = options_of(DenoiserOptions, recipe)
@@ -122,7 +199,11 @@ class DenoiserStage(Stage):
         scale = 2 ** (len(vae.config.block_out_channels) - 1)
         sides = size_of(*(side // scale for side in recipe.pixels))
         fitting = {"size": sides, "context": text.config.hidden_size}
-        self.network: UNet2DConditionModel = make_denoiser(**fitting | dict(recipe.network))
+        unet = make_denoiser(**fitting | dict(recipe.network))
+        if self.options.start:
+            begin_with(unet, self.options.start)
+        self.parts = None if parts is None else Feed(parts, device)
+        self.network: nn.Module = unet if parts is None else PartsTeller(unet, len(LABELS))
         self.latents = Feed(latents_of(corpus, self.vae, device), device)
         self.captions = Captions(corpus, self.options, device)
         self.scheduler = make_scheduler()
@@ -132,38 +213,55 @@ class DenoiserStage(Stage):
         """See the module and `Stage.loss`."""
         stored = self.corpus.rows[rows]
         tokens = self.captions(stored, draw)
-        steps = torch.from_numpy(draw.integers(0, len(self.share), len(rows))).to(self.device)
-        return self._loss(self.network, self.latents(stored).float(), tokens, steps)
+        steps = draw_steps(len(rows), self.share, self.options.focus, draw)
+        return self._loss(self.network, stored, tokens, steps)
 
     def _loss(
-        self, network: nn.Module, latents: Tensor, tokens: Tensor, steps: Tensor
+        self, network: nn.Module, stored: npt.NDArray[np.int64], tokens: Tensor, steps: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
+        latents = self.latents(stored).float()
         with torch.no_grad():
             context = self.text(input_ids=tokens.long()).last_hidden_state
         noise = torch.randn_like(latents)
         noisy = self.scheduler.add_noise(latents, noise, steps)
         velocity = self.scheduler.get_velocity(latents, noise, steps)
-        predicted = network(noisy, steps, encoder_hidden_states=context).sample
+        if self.parts is None:
+            predicted, missed = network(noisy, steps, encoder_hidden_states=context).sample, None
+        else:
+            predicted, told = network(noisy, steps, context)
+            missed = nn.functional.cross_entropy(told.float(), self._shares(stored, told.shape[2:]))
         plain = (predicted.float() - velocity).square().mean((1, 2, 3))
-        return (plain * velocity_weight(self.share[steps], self.options.gamma)).mean(), {"mse": plain.mean()}
+        loss = (plain * velocity_weight(self.share[steps], self.options.gamma)).mean()
+        if missed is None:
+            return loss, {"mse": plain.mean()}
+        return loss + self.options.parts * missed, {"mse": plain.mean(), "parts": missed}
+
+    def _shares(self, stored: npt.NDArray[np.int64], cells: tuple[int, int]) -> Tensor:
+        """(n, labels, h, w): how much of each cell of the latent each part has."""
+        # Every second pixel of every second row: a cell still has many.
+        shown = nn.functional.one_hot(self.parts(stored)[:, ::2, ::2].long(), len(LABELS)).permute(0, 3, 1, 2).float()
+        return nn.functional.adaptive_avg_pool2d(shown, cells)
 
     def figures(self, network: nn.Module) -> dict[str, float]:
-        """``loss``: of up to 256 pictures of other people with their full captions, steps evenly spread."""
+        """``mse`` and where it is told ``parts``: of up to 256 pictures of other people with their full captions, steps
+        evenly spread.
+        """
         rows = self.held_out.rows[:_JUDGED]
         steps = spread_steps(len(rows), len(self.share)).to(self.device)
-        total = 0.0
+        totals: dict[str, float] = {}
         for start in range(0, len(rows), _BATCH):
             part = rows[start : start + _BATCH]
             tokens = self.captions.full(part)
-            loss, _ = self._loss(network, self.latents(part).float(), tokens, steps[start : start + _BATCH])
-            total += float(loss) * len(part)
-        return {"loss": total / len(rows)}
+            _, told = self._loss(network, part, tokens, steps[start : start + _BATCH])
+            for name, value in told.items():
+                totals[name] = totals.get(name, 0.0) + float(value) * len(part)
+        return {name: total / len(rows) for name, total in totals.items()}
 
     def sheet(self, network: nn.Module) -> Image.Image:
         """Pictures by captions of other people, always of the same noise."""
         rows = np.linspace(0, len(self.held_out) - 1, min(_SHEET, len(self.held_out))).astype(int)
         captions = self.held_out.captions(rows)
-        pipeline = make_pipeline(self.vae, self.text, network)
+        pipeline = make_pipeline(self.vae, self.text, self._unet(network))
         pipeline.set_progress_bar_config(disable=True)
         generators = [torch.Generator().manual_seed(i) for i in range(len(captions))]
         images = pipeline(captions, num_inference_steps=_STEPS, guidance_scale=_GUIDANCE, generator=generators).images
@@ -171,7 +269,28 @@ class DenoiserStage(Stage):
 
     def finish(self, network: nn.Module, out: Path) -> None:
         """Write the folder ``weights`` of a `UNet2DConditionModel`."""
-        network.to(memory_format=torch.contiguous_format).save_pretrained(out / "weights")
+        self._unet(network).to(memory_format=torch.contiguous_format).save_pretrained(out / "weights")
+
+    def _unet(self, network: nn.Module) -> UNet2DConditionModel:
+        return network if self.parts is None else network.unet
+
+
+def begin_with(unet: UNet2DConditionModel, folder: str | Path) -> None:
+    """Give a U-Net the weights of another of the same shape.
+
+    Raises
+    ------
+    TrainingError
+        If the folder holds none.
+    """
+    try:
+        trained = UNet2DConditionModel.from_pretrained(folder, dtype=torch.float32)
+        unet.load_state_dict(trained.state_dict())
+    except (OSError, ValueError, RuntimeError) as error:
+        told = " ".join(str(error).split())
+        raise TrainingError(
+            f"{folder} holds no U-Net of this shape to begin with: {told:.200}", "Change options.start of the recipe."
+        ) from error
 
 
 def make_pipeline(

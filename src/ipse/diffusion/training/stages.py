@@ -15,7 +15,7 @@ from diffusers import AutoencoderKL
 from ipse.diffusion.training.assemble import load_stage
 from ipse.diffusion.training.data import Corpus, pack, parts_of
 from ipse.diffusion.training.decoder import DecoderOptions, DecoderStage
-from ipse.diffusion.training.denoiser import DenoiserStage, latents_of
+from ipse.diffusion.training.denoiser import DenoiserOptions, DenoiserStage, latents_of
 from ipse.diffusion.training.joint import JointStage
 from ipse.diffusion.training.loop import Stage, train
 from ipse.diffusion.training.recipe import StageRecipe, options_of
@@ -67,11 +67,11 @@ def run(
         If data cannot be read or written.
     """
 
-    def parts(corpus: Corpus, features: float) -> npt.NDArray[np.uint8] | None:
-        return None if features == 1 else parts_of(data, corpus)
+    def parts(corpus: Corpus, wanted: bool) -> npt.NDArray[np.uint8] | None:
+        return parts_of(data, corpus) if wanted else None
 
     def vae(recipe: StageRecipe, corpus: Corpus, device: torch.device) -> Stage:
-        return VaeStage(recipe, corpus, device, parts(corpus, options_of(VaeOptions, recipe).features))
+        return VaeStage(recipe, corpus, device, parts(corpus, options_of(VaeOptions, recipe).features != 1))
 
     def autoencoder(corpus: Corpus, device: torch.device) -> AutoencoderKL:
         vae = load_stage(runs, "vae").to(device).eval()
@@ -80,12 +80,13 @@ def run(
         return vae
 
     def decoder(recipe: StageRecipe, corpus: Corpus, device: torch.device) -> Stage:
-        shown = parts(corpus, options_of(DecoderOptions, recipe).features)
+        shown = parts(corpus, options_of(DecoderOptions, recipe).features != 1)
         return DecoderStage(recipe, corpus, device, autoencoder(corpus, device), shown)
 
     def denoiser(recipe: StageRecipe, corpus: Corpus, device: torch.device) -> Stage:
-        vae = autoencoder(corpus, device)
-        return DenoiserStage(recipe, corpus, device, vae, load_stage(runs, "joint").text_model)
+        vae, text = autoencoder(corpus, device), load_stage(runs, "joint").text_model
+        told = parts(corpus, options_of(DenoiserOptions, recipe).parts > 0)
+        return DenoiserStage(recipe, corpus, device, vae, text, told)
 
     makers: dict[str, Callable[[StageRecipe, Corpus, torch.device], Stage]] = {
         "joint": JointStage,
