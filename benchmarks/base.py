@@ -6,7 +6,7 @@ neither has seen, with every fact; each makes one picture by 20 steps. An attrib
 have it; its accuracy is the mean over its classes, so that what is common does not hide what is rare. What is not said
 is not there: a full caption that names no hat is one of a bare head. Beside each figure is what the judge makes of the
 renderings themselves, or of what the autoencoder alone leaves of them. Classes that differ in degree only are taken
-together: shades of brown hair, how far a head is turned.
+together: shades of a color, how far a head is turned, children and teens, young and middle-aged.
 
 Fréchet: in the features of the judge, the distance from the pictures to 1,000 renderings of other people, over the
 distance from the captions' own renderings to those. Detection: the HOG detector, on pictures whose captions face the

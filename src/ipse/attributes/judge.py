@@ -23,7 +23,15 @@ Told = dict[str, npt.NDArray[np.str_]]
 
 _BROWN = ("dark brown", "brown", "light brown", "auburn")
 TOGETHER = {
-    "hair_color": dict.fromkeys(_BROWN, "brown"),
+    "hair_color": dict.fromkeys(_BROWN, "brown") | {"white": "gray"},
+    "age_group": {"child": "child", "teen": "child", "young": "adult", "middle": "adult"},
+    "clothes_color": {
+        "light blue": "blue",
+        "navy": "blue",
+        "burgundy": "red",
+        "olive": "green",
+        "beige": "brown",
+    },
     "head": {
         "turned slightly to the left": "left",
         "turned to the left": "left",

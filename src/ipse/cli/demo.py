@@ -236,16 +236,20 @@ def _words(out: Path) -> Section:
 
     base, columns = load_base("world"), 6
     prompts = (
-        "A portrait of a young woman with long red hair, smiling, wearing a green sweater.",
-        "A portrait of a young woman with long red hair, smiling, wearing sunglasses and a green sweater.",
-        "A portrait of an elderly man with short white hair and a full beard, wearing a black jacket.",
+        "A portrait of a young woman with long red hair, light skin, and green eyes, wearing a green sweater, smiling "
+        "broadly and facing the camera, against a plain blue background.",
+        "A portrait of a young woman with long red hair, light skin, and green eyes, wearing sunglasses and a green "
+        "sweater, smiling broadly and facing the camera, against a plain blue background.",
+        "A portrait of an elderly man with short white hair, dark skin, and brown eyes, wearing a black jacket, turned "
+        "slightly to the right and looking at the camera, in a park.",
     )
     pictures = [one.image for prompt in prompts for one in base.generate(prompt, columns, seed=1)]
     save_png(contact_sheet(pictures, columns, gap=4), out / "words.png")
     return Section(
         "Pictures from words",
         "A text-to-image model of Stable Diffusion's own classes, small enough for a laptop's processor and trained on "
-        "people who do not exist alone. A column is a seed, a row a prompt:",
+        "people who do not exist alone. Its training is at an early state, and faces show it. A column is a seed, and a "
+        "row a prompt:",
         [(out / "words.png", "The first six pictures of three prompts, none chosen.")],
         f'ipse generate --prompt "{prompts[0]}" --seed 1',
         [f"“{prompt}”" for prompt in prompts],

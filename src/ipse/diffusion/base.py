@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -465,7 +466,7 @@ def load_base(which: str | Path = "world", *, device: str = "", half: bool = Fal
     for told in (logging, transformers_logging):
         told.disable_progress_bar()
     local = folder.exists()
-    with _reading(name), enough_memory():
+    with _reading(name), enough_memory(), _errors_only(transformers_logging):
         pipeline = DiffusionPipeline.from_pretrained(
             folder if local else name,
             dtype=torch.float16 if half else torch.float32,
@@ -519,6 +520,17 @@ def kind_of(pipeline: DiffusionPipeline, record: dict[str, Any] | None = None) -
         f"{type(pipeline).__name__} with a text of {width} channels is no base that ipse knows.",
         "It knows Stable Diffusion 1.5 (768), SDXL, and what `ipse train base assemble` wrote.",
     )
+
+
+@contextmanager
+def _errors_only(logging: ModuleType) -> Iterator[None]:
+    """Keep a library from telling that an image processor, which nobody asked for, misses a package."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 @contextmanager

@@ -1,0 +1,49 @@
+"""The base that comes with ipse: it loads, follows words, and is as small as is said."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("diffusers")
+
+from ipse.diffusion import load_base
+from ipse.world import look, person, render, shot
+from ipse.world.caption import captions
+from ipse.zoo.shipped_files import SHIPPED
+
+
+@pytest.fixture(scope="module")
+def world():
+    return load_base("world", device="cpu")
+
+
+def test_it_is_small(world):
+    assert world.kind == "world" and world.size == (128, 128) and world.latent == (4, 16, 16)
+    assert world.record["bytes"] < 40e6
+    assert sum(path.stat().st_size for path in SHIPPED.rglob("*") if path.is_file()) < 60e6
+
+
+def test_it_knows_the_words_of_the_worlds_captions(world):
+    who = person(7)
+    for number in range(3):
+        worn, taken = look(number, who), shot(number)
+        for text in captions(who, worn, taken, "portrait"):
+            assert world.unknown_words(text) == []
+
+
+def test_a_rendering_comes_back(world):
+    who = person(7)
+    picture = render(who, look(0, who), shot(0, fix={"occluder": None}), "portrait", size=128).image
+    error = world.decode(world.encode(picture)).astype(float) - picture
+    # Far from it is noise, at 10 dB, or a gray picture.
+    assert 20 * np.log10(255 / np.sqrt((error**2).mean())) > 20
+
+
+def test_colors_of_words_are_seen(world):
+    def background(color):
+        prompt = f"A portrait of a woman, against a plain {color} background."
+        pictures = [picture.image for picture in world.generate(prompt, n=3, seed=1, steps=8)]
+        # The upper corners.
+        return np.stack(pictures)[:, :24, [*range(16), *range(112, 128)]].mean((0, 1, 2))
+
+    red, blue = background("red"), background("blue")
+    assert red[0] - red[2] > blue[0] - blue[2] + 40
