@@ -355,6 +355,11 @@ class Adapting:
         a = batch.share[:, None, None, None]
         return a.sqrt() * batch.noisy - (1 - a).sqrt() * predicted
 
+    @property
+    def paints(self) -> bool:
+        """Whether it can paint a part of a picture; see `Fitted.inpaint`."""
+        return True
+
     # --- Using ------------------------------------------------------------------------------------------------------
 
     @property
@@ -504,15 +509,19 @@ class Fitted:
         Raises
         ------
         IpseError
-            As both of them.
+            As both of them, and if the method does not paint.
         """
         from ipse.diffusion.inpainting import inpaint
 
         method = self.method
+        if strength and not method.paints:
+            raise IpseError(
+                f"The method {method.name} does not paint within a mask.", "Use another, such as facechain-fact."
+            )
         text, encoded, acting = self._acting(prompt, strength)
         drawing = method.drawing if strength else method.base
         pictures = inpaint(drawing, image, mask, text, n, seed, method.steps, method.guidance, encoded)
-        yield from self._made(pictures, n, acting, prompt, strength)
+        return self._made(pictures, n, acting, prompt, strength)
 
     def _acting(self, prompt: str, strength: float) -> tuple[str, Encoded, Conditions]:
         """A prompt without its marks, what the network reads of it, and how the people act."""

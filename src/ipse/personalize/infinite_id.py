@@ -17,10 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -29,7 +26,6 @@ from ipse.diffusion import Base, Generated
 from ipse.diffusion.adapters import Adapted, Adapter, MlpProjection, Resampler
 from ipse.diffusion.attention import EVERYWHERE, Call, attached, attend
 from ipse.diffusion.reference import Record, Reference
-from ipse.errors import IpseError
 from ipse.personalize.adapting import Adapting, Batch, Conditions, Fitted, Options, Words
 from ipse.personalize.contract import marked
 from ipse.personalize.references import Features
@@ -193,6 +189,11 @@ class InfiniteID(Adapting):
         tokens = self.network.tokens(self.network.scale * person["vector"], person["patches"])
         return _Identity(self.network, tokens, strength, text=text, aligned=aligned)
 
+    @property
+    def paints(self) -> bool:
+        """Only where nothing is mixed: there is no picture of the text alone within a mask."""
+        return not self.mixing
+
     def fitted(self, people: Sequence[Features], photographs: Sequence[Sequence[str]]) -> Fitted:
         """With two streams."""
         return _TwoStreams(self, people, photographs)
@@ -216,19 +217,3 @@ class _TwoStreams(Fitted):
             with attached(unet, Mixed(record)):
                 (picture,) = super().generate(prompt, 1, number, strength)
             yield picture
-
-    def inpaint(
-        self,
-        image: npt.NDArray[np.uint8],
-        mask: npt.NDArray[np.floating[Any]],
-        prompt: str,
-        n: int = 1,
-        seed: int = 0,
-        strength: float = 1.0,
-    ) -> Iterator[Generated]:
-        """As `Fitted.inpaint`, where nothing is mixed: there is no picture of the text alone within a mask."""
-        if strength and self.method.mixing:
-            raise IpseError(
-                f"The method {self.method.name} does not paint within a mask.", "Use another, such as facechain-fact."
-            )
-        return super().inpaint(image, mask, prompt, n, seed, strength)
