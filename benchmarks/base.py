@@ -13,6 +13,8 @@ distance from the captions' own renderings to those. Detection: the HOG detector
 camera. Diversity: the distance by dlib's face network of two seeds of one caption, beside that of two people who are
 rendered with the same age group, gender and skin tone.
 
+Reading: facts told from the states of captions, which are all that the U-Net sees of a text.
+
 Inversion: renderings of a quarter of the people, each by its full caption, inverted and made again. Samplers: the
 same captions and seeds with fewer steps. Overheads: seconds of the processor for a picture with handles over those of
 the plain pipeline, in turns; they depend on the shape of the base and not on its weights.
@@ -48,12 +50,16 @@ from ipse.faces import HogDetector, align
 from ipse.images import contact_sheet, read_image, save_png
 from ipse.measure import Evidence, bootstrap_ci
 from ipse.measure.frechet import frechet
+from ipse.world.caption import captions, facts
 from ipse.world.dataset import read_dataset, write_dataset
 from ipse.world.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
 JUDGED = 900_000
+FACES = ROOT / "recipes" / "world" / "faces.yaml"
 STEPS = 20
+READ = 3000
+"""Captions that a reader of facts learns from."""
 FEWER = (("ddim", 10), ("dpm", 10), ("dpm", 6))
 """Samplers and their steps, beside DDIM with `STEPS`."""
 CAPTION = "A portrait of a smiling woman with red hair."
@@ -71,7 +77,7 @@ class Rendered:
 
 def rendered(folder: Path, start: int, people: int, workers: int) -> Rendered:
     """One portrait of each of some people, made once."""
-    recipe = Recipe.load(ROOT / "recipes" / "world" / "faces.yaml")
+    recipe = Recipe.load(FACES)
     # People of one balanced set: the same groups in each.
     write_dataset(recipe, folder, people=people, looks=1, shots=1, start=start, workers=workers)
     table = read_dataset(folder).table(["image", "captions", "facts"])
@@ -206,6 +212,51 @@ def prompts(evidence: Evidence, setting: Setting) -> None:
         n=len(made),
         against=("autoencoder alone", frechet(features_back, features_others) / least),
         note=f"over the distance {least:.3g} of two disjoint sets of renderings",
+    )
+
+
+def reading(evidence: Evidence, setting: Setting, steps: int = 600) -> None:
+    """Add how well facts are read from the states of captions, the only thing that the U-Net sees of them."""
+    import torch
+
+    from ipse.diffusion.training.text import FactsReader, missed, numbered
+
+    recipe, learned, tokenizer = Recipe.load(FACES), [], setting.base.pipeline.tokenizer
+    for number in track(range(READ), description="captions to learn from"):
+        who = recipe.person(number)
+        seen = who, recipe.look(who, 0), recipe.shot(who, 0, 0), recipe.framing
+        learned.append((captions(*seen, n=1)[0], facts(*seen)))
+    names, true, classes = numbered([said for _, said in learned] + setting.real.facts)
+    texts = [text for text, _ in learned] + setting.real.captions
+    tokens = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt")["input_ids"]
+    wanted = torch.from_numpy(true)
+
+    def shares(encoder: torch.nn.Module) -> npt.NDArray[np.float64]:
+        """(people,) share of the facts of each that are read right, by a reader that learned from the others."""
+        with torch.no_grad():
+            states = torch.cat([encoder(input_ids=part).last_hidden_state for part in tokens.split(100)])
+        torch.manual_seed(0)
+        reader = FactsReader(states.shape[-1], classes)
+        optimizer = torch.optim.AdamW(reader.parameters(), 3e-3)
+        for _ in range(steps):
+            rows = torch.randint(0, READ, (64,))
+            optimizer.zero_grad()
+            missed(reader(states[rows]), wanted[rows]).backward()
+            optimizer.step()
+        with torch.no_grad():
+            told = torch.stack([one.argmax(1) for one in reader(states[READ:])], 1)
+        known = wanted[READ:] >= 0
+        return (100 * ((told == wanted[READ:]) & known).sum(1) / known.sum(1)).double().numpy()
+
+    ours, joint = shares(setting.base.pipeline.text_encoder), shares(setting.base.joint().text_model)
+    evidence.add(
+        "base.facts_read",
+        float(ours.mean()),
+        "%",
+        n=len(ours),
+        ci95=bootstrap_ci(ours),
+        against=("the joint encoder's states", float(joint.mean())),
+        note=f"{len(names)} facts, by one query of attention each, learned from {READ:,} captions of other people",
     )
 
 
@@ -393,6 +444,7 @@ def overhead(
 
 PARTS: dict[str, Callable[[Evidence, Setting], None]] = {
     "prompts": prompts,
+    "reading": reading,
     "samplers": samplers,
     "faces": faces,
     "cost": cost,

@@ -24,6 +24,8 @@ ROOT = Path(__file__).parents[1]
 _BLOCK = re.compile(
     r"^(?P<open><!-- figures:(?P<patterns>[^>]*?) -->)\n(?P<body>.*?)^(?P<close><!-- /figures -->)$", re.M | re.S
 )
+# What `ipse.measure.Evidence` puts behind the note of a figure that an earlier run measured.
+_ORIGIN = re.compile(r"(?:; )?(?P<origin>measured \S+ at \S+ by `[^`]*`)$")
 _MARKER = re.compile(r"^<!-- (figures:.*|/figures) -->$", re.M)
 
 
@@ -56,7 +58,18 @@ def render(text: str, figures: dict[str, dict[str, Any]]) -> str:
 
 
 def table(figures: list[dict[str, Any]]) -> str:
-    """A Markdown table; columns that would be empty are left out."""
+    """A Markdown table; columns that would be empty are left out, and where figures come from is told once, below."""
+    origins: list[str] = []
+
+    def note(figure: dict[str, Any]) -> str:
+        match = _ORIGIN.search(figure["note"])
+        text = figure["note"][: match.start()] if match else figure["note"]
+        if match:
+            if match["origin"] not in origins:
+                origins.append(match["origin"])
+            text = f"{text} [{origins.index(match['origin']) + 1}]".strip()
+        return text.replace("|", "\\|")
+
     rows = [
         {
             "Figure": f"`{figure['name']}`",
@@ -66,7 +79,7 @@ def table(figures: list[dict[str, Any]]) -> str:
             "Against": f"{figure['against']['name']}: {quantity(figure['against']['value'], figure['unit'])}"
             if figure["against"]
             else "",
-            "Note": figure["note"].replace("|", "\\|"),
+            "Note": note(figure),
         }
         for figure in figures
     ]
@@ -74,7 +87,8 @@ def table(figures: list[dict[str, Any]]) -> str:
     right = {"Value", "95 % interval", "n"}
     lines = [columns, ["---:" if column in right else "---" for column in columns]]
     lines += [[row[column] for column in columns] for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    told = [f"\n[{place}] {origin}" for place, origin in enumerate(origins, 1)]
+    return "\n".join([*(f"| {' | '.join(line)} |" for line in lines), *told])
 
 
 def number(value: float) -> str:

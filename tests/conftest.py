@@ -38,9 +38,47 @@ def made_up_network():
     return write_network
 
 
-def stages_by_chance(folder, size, latent):
-    """What the three finished stages of a base leave, tiny, their weights drawn by chance."""
+@pytest.fixture(scope="session")
+def judge_file(tmp_path_factory):
+    """The weights of a tiny judge of whole pictures, drawn by chance."""
     import torch
+
+    from ipse.encoders.backbones import backbone
+    from ipse.encoders.contract import ChipSpec
+    from ipse.encoders.trained import save_network
+    from ipse.training.tasks.attributes import AttributeNetwork, Target
+
+    classes = {
+        "hair_color": ["black", "brown", "auburn", "red"],
+        "glasses": ["none", "worn"],
+        "clothes_color": ["red", "blue"],
+        "expression": ["neutral", "surprise"],
+    }
+    torch.manual_seed(0)
+    shape = {"width": 0.125, "scale": 1, "dim": 8, "blocks": [1, 1, 1, 1], "size": [32, 32]}
+    targets = [Target(name, classes=tuple(values)) for name, values in classes.items()]
+    network = AttributeNetwork(backbone("mobilefacenet", **shape), targets)
+    # What it has seen of how frequent glasses are must not decide.
+    network.priors["glasses"].data = torch.tensor([50.0, 0.0])
+    contract = {
+        "name": "judge",
+        "task": "attributes",
+        "modality": "face",
+        "license": "none",
+        "chip": ChipSpec(32, 32, None, "rgb", (127.5,) * 3, (127.5,) * 3),
+        "network": {"backbone": "mobilefacenet"} | shape,
+        "outputs": {name: {"kind": "classes", "classes": values} for name, values in classes.items()},
+        "cut": {"kind": "whole"},
+    }
+    path = tmp_path_factory.mktemp("judge") / "judge.safetensors"
+    save_network(network, contract, path)
+    return path
+
+
+def stages_by_chance(folder, size, latent):
+    """What the finished stages of a base leave, tiny, their weights drawn by chance."""
+    import torch
+    from transformers import CLIPTextModel
 
     from ipse.diffusion.components import make_denoiser, make_joint, make_vae
     from ipse.diffusion.training.assemble import STAGES
@@ -49,7 +87,8 @@ def stages_by_chance(folder, size, latent):
     joint = make_joint(width=32, text_layers=1, image_layers=1, heads=2, patch=16, size=32, dim=16)
     vae = make_vae(channels=(8, 8, 16, 16), size=size)
     unet = make_denoiser(channels=(16, 32), heads=2, context=32, size=latent)
-    for stage, network in zip(STAGES, (joint, vae, unet), strict=True):
+    text = CLIPTextModel(joint.config.text_config)
+    for stage, network in zip(STAGES, (joint, text, vae, unet), strict=True):
         network.save_pretrained(folder / stage / "weights")
         (folder / stage / "record.json").write_text(json.dumps({"steps": 0}))
     return folder

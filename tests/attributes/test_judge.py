@@ -10,38 +10,12 @@ from ipse.encoders.contract import ChipSpec  # noqa: E402
 from ipse.encoders.trained import save_network  # noqa: E402
 from ipse.errors import WeightsError  # noqa: E402
 
-CHIP = ChipSpec(32, 32, None, "rgb", (127.5,) * 3, (127.5,) * 3)
-TINY = {"backbone": "mobilefacenet", "width": 0.125, "scale": 1, "dim": 8, "blocks": [1, 1, 1, 1], "size": [32, 32]}
-CLASSES = {
-    "hair_color": ["black", "brown", "auburn", "red"],
-    "glasses": ["none", "worn"],
-    "clothes_color": ["red", "blue"],
-    "expression": ["neutral", "surprise"],
-}
+CLASSES = ("hair_color", "glasses", "clothes_color", "expression")
 
 
-@pytest.fixture(scope="module")
-def path(tmp_path_factory):
-    from ipse.encoders.backbones import backbone
-    from ipse.training.tasks.attributes import AttributeNetwork, Target
-
-    torch.manual_seed(0)
-    options = dict(TINY)
-    network = AttributeNetwork(
-        backbone(options.pop("backbone"), **options), [Target(name, classes=tuple(c)) for name, c in CLASSES.items()]
-    )
-    # What it has seen of how frequent glasses are must not decide.
-    network.priors["glasses"].data = torch.tensor([50.0, 0.0])
-    path = tmp_path_factory.mktemp("judge") / "judge.safetensors"
-    outputs = {name: {"kind": "classes", "classes": c} for name, c in CLASSES.items()}
-    contract = {"name": "judge", "task": "attributes", "modality": "face", "license": "none", "chip": CHIP}
-    save_network(network, contract | {"network": TINY, "outputs": outputs, "cut": {"kind": "whole"}}, path)
-    return path
-
-
-def test_a_judge_tells_classes_and_features_of_pictures_of_any_size(path):
-    judge = open_judge(path)
-    assert isinstance(judge, PictureJudge) and judge.attributes == tuple(CLASSES) and len(judge.fingerprint) == 64
+def test_a_judge_tells_classes_and_features_of_pictures_of_any_size(judge_file):
+    judge = open_judge(judge_file)
+    assert isinstance(judge, PictureJudge) and judge.attributes == CLASSES and len(judge.fingerprint) == 64
     draw = np.random.default_rng(0)
     pictures = [draw.integers(0, 256, shape, np.uint8) for shape in ((32, 32, 3), (50, 40, 3), (128, 128, 3)) * 8]
     told, features = judge.tell(pictures, batch=7)
@@ -53,8 +27,8 @@ def test_a_judge_tells_classes_and_features_of_pictures_of_any_size(path):
     assert {len(v) for v in judge.tell([])[0].values()} == {0}
 
 
-def test_facts_of_the_world_are_put_in_the_judges_classes(path):
-    judge = open_judge(path)
+def test_facts_of_the_world_are_put_in_the_judges_classes(judge_file):
+    judge = open_judge(judge_file)
     facts = [
         {"hair_color": "auburn", "glasses": "round", "top_color": "blue", "expression": "surprise"},
         {"hair_color": "red", "expression": "smirk"},
@@ -69,9 +43,11 @@ def test_facts_of_the_world_are_put_in_the_judges_classes(path):
 def test_a_network_for_something_else_is_no_judge(tmp_path):
     from ipse.encoders.backbones import backbone
 
-    options = dict(TINY)
-    contract = {"name": "x", "task": "identity", "modality": "face", "license": "none", "chip": CHIP, "outputs": {}}
+    shape = {"width": 0.125, "scale": 1, "dim": 8, "blocks": [1, 1, 1, 1], "size": [32, 32]}
+    chip = ChipSpec(32, 32, None, "rgb", (127.5,) * 3, (127.5,) * 3)
+    contract = {"name": "x", "task": "identity", "modality": "face", "license": "none", "chip": chip, "outputs": {}}
     path = tmp_path / "x.safetensors"
-    save_network(backbone(options.pop("backbone"), **options), contract | {"network": TINY}, path)
+    network = backbone("mobilefacenet", **shape)
+    save_network(network, contract | {"network": {"backbone": "mobilefacenet"} | shape}, path)
     with pytest.raises(WeightsError, match="A judge tells attributes"):
         open_judge(path)

@@ -51,6 +51,18 @@ def test_blocks_become_tables_once_and_for_all(report, site, capsys):
     assert report.main(["--check"], site) == 0
 
 
+def test_where_kept_figures_come_from_is_told_once(report, site):
+    later = Evidence("bench", command="python benchmarks/bench.py --only pictures")
+    later.add("bench.pictures", 7, "pictures", n=1)
+    later.write(site / "benchmarks" / "results", update=True)
+    assert report.main([], site) == 0
+    rows = (site / "README.md").read_text().splitlines()
+    assert next(row for row in rows if "bench.rate" in row).endswith("| a\\|b [1] |")
+    assert next(row for row in rows if "bench.pictures" in row).endswith("|  |")
+    (origin,) = (row for row in rows if row.startswith("[1] "))
+    assert origin.startswith("[1] measured 20") and origin.endswith("by `python benchmarks/bench.py`")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel  # noqa: E402
 
 from ipse.cli import main  # noqa: E402
-from ipse.diffusion.base import Base, kind_of, load_base  # noqa: E402
+from ipse.diffusion.base import JOINT, Base, kind_of, load_base  # noqa: E402
 from ipse.diffusion.training.assemble import assemble  # noqa: E402
 from ipse.errors import DataError, IpseError, TrainingError, WeightsError  # noqa: E402
 
@@ -126,6 +126,17 @@ def test_the_joint_encoder_comes_with_the_base(base, base_runs):
     assert ours.keys() == stored.keys()
     for name, value in ours.items():
         torch.testing.assert_close(value, stored[name], rtol=2e-3, atol=2e-4)
+    # The text encoder that the U-Net reads is another one.
+    read = base.pipeline.text_encoder.get_input_embeddings().weight
+    assert not torch.equal(read, ours["text_model.embeddings.token_embedding.weight"])
+
+
+def test_another_joint_encoder_is_refused(copy):
+    from safetensors.torch import save_file
+
+    save_file({"logit_scale": torch.zeros(())}, copy / JOINT)
+    with pytest.raises(WeightsError, match="cannot be loaded"):
+        load_base(copy, device="cpu").joint()
 
 
 def test_kinds_are_told_by_configuration(base):
@@ -190,7 +201,7 @@ def test_assembling_needs_all_stages_and_a_new_folder(base_runs, base_folder, tm
     with pytest.raises(DataError, match="there already"):
         assemble(base_runs, base_folder)
     shutil.copytree(base_runs / "joint", tmp_path / "joint")
-    with pytest.raises(TrainingError, match="vae is not finished"):
+    with pytest.raises(TrainingError, match="text is not finished"):
         assemble(tmp_path, tmp_path / "out")
 
 

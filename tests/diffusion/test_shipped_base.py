@@ -30,6 +30,26 @@ def test_it_knows_the_words_of_the_worlds_captions(world):
             assert world.unknown_words(text) == []
 
 
+def test_the_joint_encoder_tells_captions_of_a_picture_from_others(world):
+    import torch
+
+    from ipse.diffusion.components import make_tokenizer
+    from ipse.diffusion.training.joint import embed_images, embed_texts
+    from ipse.diffusion.training.loop import pictures_of
+
+    people = [person(number) for number in range(40, 52)]
+    shown = [(who, look(0, who), shot(0, fix={"occluder": None}), "portrait") for who in people]
+    pixels = np.stack([render(*one, size=128).image for one in shown])
+    tokenizer, joint = make_tokenizer(), world.joint()
+    texts = [captions(*one)[0] for one in shown]
+    tokens = tokenizer(texts, padding="max_length", return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        images = embed_images(joint, pictures_of(torch.from_numpy(pixels)))
+        closeness = images @ embed_texts(joint, tokens, tokenizer.eos_token_id).T
+    # By chance one of twelve is first.
+    assert (closeness.argmax(1) == torch.arange(12)).float().mean() > 0.3
+
+
 def test_a_rendering_comes_back(world):
     who = person(7)
     picture = render(who, look(0, who), shot(0, fix={"occluder": None}), "portrait", size=128).image

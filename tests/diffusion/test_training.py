@@ -26,9 +26,10 @@ from ipse.diffusion.base import load_base  # noqa: E402
 from ipse.diffusion.components import make_scheduler, make_tokenizer, make_vae  # noqa: E402
 from ipse.diffusion.training import stages  # noqa: E402
 from ipse.diffusion.training.assemble import assemble, load_stage  # noqa: E402
-from ipse.diffusion.training.data import carry, for_judge, pack, parts_of, persons_of, shortened  # noqa: E402
+from ipse.diffusion.training.data import carry, facts_of, for_judge, pack, parts_of, persons_of, shortened  # noqa: E402
 from ipse.diffusion.training.denoiser import begin_with, draw_steps  # noqa: E402
 from ipse.diffusion.training.recipe import StageRecipe  # noqa: E402
+from ipse.diffusion.training.text import numbered  # noqa: E402
 from ipse.diffusion.training.vae import VaeStage, begin_with_mean_colors, standardize  # noqa: E402
 from ipse.errors import DataError, TrainingError  # noqa: E402
 from ipse.faces.parts import LABELS  # noqa: E402
@@ -44,6 +45,12 @@ RECIPES = {
         "network": {"width": 32, "text_layers": 1, "image_layers": 1, "heads": 2, "dim": 16},
         "options": {"each": 2, "shift": 1},
         "optimizer": {"rate": 0.003, "warmup": 2},
+    },
+    "text": {
+        "steps": 10,
+        "batch": 32,
+        "options": {"full": 1.0, "keys": 8, "values": 16},
+        "optimizer": {"rate": 0.01, "warmup": 2},
     },
     "vae": {
         "steps": 10,
@@ -89,6 +96,8 @@ def rows(people, captions=3, width=SIDE):
                 "person": person,
                 "captions": [full, f"A man, against a {color} background.", "A man."][:captions],
                 "facts": json.dumps({"background_color": color}),
+                "person_json": json.dumps({"number": person}),
+                "shot_json": json.dumps({"mood": color}),
                 "age": 30.0,
                 "skin_tone": 5.0,
                 "yaw": 0.0,
@@ -221,6 +230,9 @@ def test_what_is_carried_is_the_same_data(data, cache, tmp_path):
     carry(data, tmp_path / "judge", judge=True)
     table = pq.read_table(tmp_path / "judge")
     assert for_judge(table["person"].to_numpy()).all() and {"facts", "yaw"} <= set(table.column_names)
+    # Numbers behind the words, which the judge learns from as well.
+    people = [json.loads(text)["number"] for text in table["person_json"].to_pylist()]
+    assert people == table["person"].to_pylist() and json.loads(table["shot_json"][0].as_py()) == {"mood": "red"}
     with pytest.raises(DataError, match="not empty"):
         carry(data, tmp_path / "carried")
 
@@ -249,7 +261,7 @@ def test_a_stage_learns_and_leaves_what_it_made(finished, stage):
     assert record["people"] == 10 and record["steps"] == 10 and record["versions"]["diffusers"]
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert log[-1]["loss"] < log[0]["loss"] and log[-1]["figures"] == record["figures"]
-    assert bool(list(folder.glob("sheets/*.png"))) == (stage != "joint")
+    assert bool(list(folder.glob("sheets/*.png"))) == (stage not in ("joint", "text"))
     assert weights_of(folder)
 
 
@@ -259,6 +271,31 @@ def test_latents_have_mean_0_and_variance_1(data, cache):
     assert [latent.shape for latent in latents] == [(48, 4, 4, 4)]
     np.testing.assert_allclose(latents[0].astype(float).std((0, 2, 3)), 1, atol=0.25)
     np.testing.assert_allclose(latents[0].astype(float).mean((0, 2, 3)), 0, atol=0.25)
+
+
+def test_facts_are_read_from_the_states_of_a_text(finished, data, cache, tmp_path):
+    runs, _ = finished
+    (tmp_path / "joint").symlink_to(runs / "joint")
+    record = stages.run(recipe("text", steps=150), data, tmp_path, cache=cache)
+    assert record["figures"] == {"right": 1.0, "least": 1.0}
+    # By chance it is a quarter: what was learned is in the states, not in what reads them alone.
+    text, before = load_stage(tmp_path, "text"), load_stage(runs, "joint").text_model
+    assert text.state_dict().keys() == before.state_dict().keys()
+    assert sum(p.numel() for p in text.parameters()) < record["parameters"]
+
+
+def test_facts_as_numbers():
+    told = [{"hat": "cap", "head": "left", "light": "warm"}, {"hat": "none", "light": "warm"}, {"head": "right"}]
+    names, numbers, classes = numbered(told)
+    assert names == ("hat", "head") and classes == (2, 2)
+    np.testing.assert_array_equal(numbers, [[0, 0], [1, -1], [-1, 1]])
+
+
+def test_facts_of_other_data_are_refused(data, cache):
+    corpus = pack(data, cache, SIDE)
+    assert facts_of(data, corpus)[1] == {"background_color": "green"}
+    with pytest.raises(DataError, match="Pack them again"):
+        facts_of(data[:1], corpus)
 
 
 @torch.no_grad()
@@ -304,7 +341,7 @@ def test_a_denoiser_learns_where_parts_are_and_begins_with_another(finished, dat
     from diffusers import UNet2DConditionModel
 
     runs, _ = finished
-    for earlier in ("joint", "vae"):
+    for earlier in ("text", "vae"):
         (tmp_path / earlier).symlink_to(runs / earlier)
     start = runs / "denoiser" / "weights"
     options = {"parts": 1.0, "focus": 0.7, "start": str(start)}
@@ -337,7 +374,7 @@ class Killed(Exception):
 @pytest.mark.parametrize("stage", RECIPES)
 def test_a_killed_run_goes_on_exactly_where_it_was(finished, data, cache, tmp_path, stage):
     runs, records = finished
-    for earlier in {"joint", "vae"} - {stage}:
+    for earlier in {"joint", "text", "vae"} - {stage}:
         (tmp_path / earlier).symlink_to(runs / earlier)
 
     def kill(step):
@@ -435,7 +472,7 @@ def test_a_sharper_decoder_leaves_the_encoder(finished, tmp_path):
     torch.testing.assert_close(stored.decoder.conv_out.weight, sharper.decoder.conv_out.weight.half().float())
 
     other = tmp_path / "runs"
-    for stage in ("joint", "denoiser", "decoder"):
+    for stage in ("joint", "text", "denoiser", "decoder"):
         (other / stage).parent.mkdir(exist_ok=True)
         (other / stage).symlink_to(runs / stage)
     shutil.copytree(runs / "vae", other / "vae")

@@ -30,7 +30,7 @@ RUNS = Path("runs/base")
 
 @base.callback()
 def _base() -> None:
-    """Train the text-to-image base of the world: `joint`, `vae`, `denoiser`, then `assemble`.
+    """Train the text-to-image base of the world: `joint`, `text`, `vae`, `denoiser`, then `assemble`.
 
     Runs that were stopped go on exactly where their last checkpoint was: the same command with --resume.
     """
@@ -54,6 +54,26 @@ def joint(
     - `ipse train base joint recipes/base/joint.yaml --data faces`
     """
     _train("joint", recipe, data, out, resume, steps, minutes, end, cache)
+
+
+@base.command()
+def text(
+    recipe: Recipe,
+    data: Data,
+    out: Runs = RUNS,
+    resume: Resume = False,
+    steps: Steps = None,
+    minutes: Minutes = None,
+    end: End = None,
+    cache: Cache = None,
+) -> None:
+    """Train the base's text encoder, of the finished joint encoder's shape: its states tell what captions say.
+
+    For example:
+
+    - `ipse train base text recipes/base/text.yaml --data faces`
+    """
+    _train("text", recipe, data, out, resume, steps, minutes, end, cache)
 
 
 @base.command()
@@ -107,7 +127,7 @@ def denoiser(
     end: End = None,
     cache: Cache = None,
 ) -> None:
-    """Train the U-Net on the latents of the finished autoencoder and the texts of the finished joint encoder.
+    """Train the U-Net on the latents of the finished autoencoder and the states of the finished text encoder.
 
     For example:
 

@@ -191,12 +191,9 @@ class Base:
                     projection_dim=image.config.projection_dim,
                 )
             )
-            model.text_model.load_state_dict(text.state_dict())
-            model.vision_model.load_state_dict(image.vision_model.state_dict())
-            model.visual_projection.load_state_dict(image.visual_projection.state_dict())
-            rest = load_file(path)
-            model.text_projection.load_state_dict({"weight": rest["text_projection.weight"]})
-            model.logit_scale.data.copy_(rest["logit_scale"])
+            of_pictures = {f"vision_model.{key}": value for key, value in image.vision_model.state_dict().items()}
+            of_pictures["visual_projection.weight"] = image.visual_projection.weight
+            model.load_state_dict(of_pictures | load_file(path))
         return model.to(self.device).eval()
 
     def generate(

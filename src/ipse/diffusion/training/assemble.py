@@ -13,7 +13,7 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import nn
-from transformers import CLIPModel, CLIPVisionModelWithProjection
+from transformers import CLIPModel, CLIPTextModel, CLIPVisionModelWithProjection
 
 from ipse.diffusion.base import FORMAT, JOINT, RECORD
 from ipse.diffusion.components import vocabulary, words
@@ -21,10 +21,11 @@ from ipse.diffusion.training.denoiser import make_pipeline
 from ipse.errors import DataError, TrainingError
 from ipse.world.version import VERSION
 
-STAGES = ("joint", "vae", "denoiser")
+STAGES = ("joint", "text", "vae", "denoiser")
 DECODER = "decoder"
 """The stage that may follow: it makes the autoencoder's decoder sharper."""
 
+_OF_PICTURES = ("vision_model.", "visual_projection.")
 # Half precision may change a picture by so much of its range, in the mean over its pixels.
 _TOLERANCE = 0.01
 _PROMPTS = (
@@ -46,7 +47,13 @@ def load_stage(runs: str | Path, stage: str) -> nn.Module:
     TrainingError
         If the stage is not finished.
     """
-    kinds = {"joint": CLIPModel, "vae": AutoencoderKL, "decoder": AutoencoderKL, "denoiser": UNet2DConditionModel}
+    kinds = {
+        "joint": CLIPModel,
+        "text": CLIPTextModel,
+        "vae": AutoencoderKL,
+        "decoder": AutoencoderKL,
+        "denoiser": UNet2DConditionModel,
+    }
     folder = Path(runs) / stage / "weights"
     if not finished(runs, stage):
         raise TrainingError(
@@ -58,12 +65,12 @@ def load_stage(runs: str | Path, stage: str) -> nn.Module:
 def assemble(runs: str | Path, out: str | Path, name: str = "world-base") -> dict[str, Any]:
     """Put the finished stages into one folder, in half precision, and check that it makes the same pictures.
 
-    Beside the pipeline's own files it holds the joint encoder's projection, and a record of how all was trained.
+    Beside the pipeline's own files it holds what the joint encoder has for texts, and a record of how all was trained.
 
     Parameters
     ----------
     runs
-        The folder with the runs ``joint``, ``vae`` and ``denoiser``, and ``decoder`` if that is wanted.
+        The folder with the runs ``joint``, ``text``, ``vae`` and ``denoiser``, and ``decoder`` if that is wanted.
     out
         A new folder.
     name
@@ -82,19 +89,21 @@ def assemble(runs: str | Path, out: str | Path, name: str = "world-base") -> dic
         If the folder is there already, or cannot be written.
     """
     stages = [*STAGES, *(stage for stage in [DECODER] if finished(runs, stage))]
-    joint, vae, unet, *sharper = (load_stage(runs, stage).eval() for stage in stages)
+    joint, text, vae, unet, *sharper = (load_stage(runs, stage).eval() for stage in stages)
     for other in sharper:
         if any(
             not torch.equal(value, other.encoder.state_dict()[key]) for key, value in vae.encoder.state_dict().items()
         ):
             raise TrainingError("The decoder was not trained for this autoencoder.", "Train the stage decoder again.")
         vae = other
-    if unet.config.cross_attention_dim != joint.config.text_config.hidden_size:
-        raise TrainingError("The U-Net was not trained with this joint encoder.", "Train the stage denoiser again.")
+    if unet.config.cross_attention_dim != text.config.hidden_size:
+        raise TrainingError("The U-Net was not trained with this text encoder.", "Train the stage denoiser again.")
+    if _shapes(text) != _shapes(joint.text_model):
+        raise TrainingError("The text encoder has not the joint encoder's shape.", "Train the stage text again.")
     image = CLIPVisionModelWithProjection(joint.config.vision_config).eval()
     image.vision_model.load_state_dict(joint.vision_model.state_dict())
     image.visual_projection.load_state_dict(joint.visual_projection.state_dict())
-    pipeline = make_pipeline(vae, joint.text_model, unet, image_encoder=image)
+    pipeline = make_pipeline(vae, text, unet, image_encoder=image)
     exact = _pictures(pipeline)
 
     folder = Path(out)
@@ -109,8 +118,8 @@ def assemble(runs: str | Path, out: str | Path, name: str = "world-base") -> dic
         (part / "tokenizer" / "vocab.json").write_text(json.dumps(numbers, ensure_ascii=False), encoding="utf-8")
         lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
         (part / "tokenizer" / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        projection = {"text_projection.weight": joint.text_projection.weight, "logit_scale": joint.logit_scale}
-        save_file({key: value.detach().half().contiguous() for key, value in projection.items()}, part / JOINT)
+        rest = {key: value for key, value in joint.state_dict().items() if not key.startswith(_OF_PICTURES)}
+        save_file({key: value.half().contiguous() for key, value in rest.items()}, part / JOINT)
         stored = StableDiffusionPipeline.from_pretrained(part, dtype=torch.float32)
         difference = float(np.abs(_pictures(stored) - exact).mean())
         if not difference < _TOLERANCE:
@@ -136,6 +145,10 @@ def assemble(runs: str | Path, out: str | Path, name: str = "world-base") -> dic
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return record
+
+
+def _shapes(network: nn.Module) -> dict[str, torch.Size]:
+    return {key: value.shape for key, value in network.state_dict().items()}
 
 
 def _pictures(pipeline: StableDiffusionPipeline) -> np.ndarray:

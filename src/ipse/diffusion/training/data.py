@@ -270,6 +270,25 @@ def column_of(sources: Sequence[str | Path], corpus: Corpus, name: str, otherwis
     return column
 
 
+def facts_of(sources: Sequence[str | Path], corpus: Corpus) -> list[dict[str, str]]:
+    """What all pictures of a corpus's folder show, by the names of `ipse.world.caption.facts`.
+
+    Parameters
+    ----------
+    sources, corpus
+        As in `column_of`.
+
+    Raises
+    ------
+    DataError
+        If the data has no facts, or the sources are not the corpus's.
+    """
+    shards = (path for source in sources for path in _shards(source))
+    facts = [json.loads(row["facts"]) for shard in shards for row in _rows(shard, ("person", "facts"), False)]
+    _all_there(corpus, len(facts))
+    return facts
+
+
 def _all_there(corpus: Corpus, count: int) -> None:
     """Refuse sources of `count` pictures that are not the corpus's."""
     if count != len(corpus.pixels):

@@ -13,12 +13,13 @@ from accelerate import PartialState
 from diffusers import AutoencoderKL
 
 from ipse.diffusion.training.assemble import load_stage
-from ipse.diffusion.training.data import Corpus, pack, parts_of
+from ipse.diffusion.training.data import Corpus, facts_of, pack, parts_of
 from ipse.diffusion.training.decoder import DecoderOptions, DecoderStage
 from ipse.diffusion.training.denoiser import DenoiserOptions, DenoiserStage, latents_of
 from ipse.diffusion.training.joint import JointStage
 from ipse.diffusion.training.loop import Stage, train
 from ipse.diffusion.training.recipe import StageRecipe, options_of
+from ipse.diffusion.training.text import TextStage
 from ipse.diffusion.training.vae import VaeOptions, VaeStage
 from ipse.errors import TrainingError
 from ipse.training.loop import Step
@@ -70,6 +71,10 @@ def run(
     def parts(corpus: Corpus, wanted: bool) -> npt.NDArray[np.uint8] | None:
         return parts_of(data, corpus) if wanted else None
 
+    def text(recipe: StageRecipe, corpus: Corpus, device: torch.device) -> Stage:
+        shape = load_stage(runs, "joint").config.text_config
+        return TextStage(recipe, corpus, device, shape, facts_of(data, corpus))
+
     def vae(recipe: StageRecipe, corpus: Corpus, device: torch.device) -> Stage:
         return VaeStage(recipe, corpus, device, parts(corpus, options_of(VaeOptions, recipe).features != 1))
 
@@ -84,12 +89,13 @@ def run(
         return DecoderStage(recipe, corpus, device, autoencoder(corpus, device), shown)
 
     def denoiser(recipe: StageRecipe, corpus: Corpus, device: torch.device) -> Stage:
-        vae, text = autoencoder(corpus, device), load_stage(runs, "joint").text_model
+        vae, text = autoencoder(corpus, device), load_stage(runs, "text")
         told = parts(corpus, options_of(DenoiserOptions, recipe).parts > 0)
         return DenoiserStage(recipe, corpus, device, vae, text, told)
 
     makers: dict[str, Callable[[StageRecipe, Corpus, torch.device], Stage]] = {
         "joint": JointStage,
+        "text": text,
         "vae": vae,
         "decoder": decoder,
         "denoiser": denoiser,
