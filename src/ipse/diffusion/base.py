@@ -45,7 +45,7 @@ JOINT = "joint.safetensors"
 KINDS = ("world", "sd15", "sdxl")
 
 #: What guidance a kind is used with where nobody says.
-GUIDANCE = {"world": 3.0, "sd15": 7.5, "sdxl": 5.0}
+GUIDANCE = {"world": 2.0, "sd15": 7.5, "sdxl": 5.0}
 
 #: Ways to go through the steps, as classes of diffusers: DDIM (Song et al., 2021), and DPM-Solver++ (Lu et al., 2022),
 #: which needs fewer of them.

@@ -34,7 +34,7 @@ from ipse.faces.parts import LABELS
 from ipse.images import contact_sheet
 
 _JUDGED, _SHEET, _BATCH = 256, 16, 32
-_STEPS, _GUIDANCE = 20, 3.0
+_STEPS, _GUIDANCE = 20, 2.0
 
 
 @dataclass(frozen=True)
