@@ -248,8 +248,8 @@ def _words(out: Path) -> Section:
     return Section(
         "Pictures from words",
         "A text-to-image model of Stable Diffusion's own classes, small enough for a laptop's processor and trained on "
-        "people who do not exist alone. Its training is at an early state, and faces show it. A column is a seed, "
-        "a row a prompt:",
+        "people who do not exist alone. It was trained on a laptop's processor too, and faces show it. A column is a "
+        "seed, a row a prompt:",
         [(out / "words.png", "The first six pictures of three prompts, none chosen.")],
         f'ipse generate --prompt "{prompts[0]}" --seed 1',
         [f"“{prompt}”" for prompt in prompts],
