@@ -37,8 +37,10 @@ def inversion(request, base, picture):
 def test_it_leads_back(base, picture, inversion):
     alone = base.decode(base.encode(picture))
     back = inversion.generate(base)
+    (another,) = base.generate(PROMPT, steps=6, guidance=1.0)
     # The rounds come near, in a network of random weights; independent noise is tied to the picture whatever it says.
-    assert psnr(back.image, alone) > {"ddim": 20, "edit-friendly": 45}[inversion.made["method"]]
+    nearer = psnr(back.image, alone) - psnr(another.image, alone)
+    assert nearer > {"ddim": 3, "edit-friendly": 30}[inversion.made["method"]]
     assert (back.prompt, back.steps, back.guidance) == (PROMPT, 6, 1.0)
     assert inversion.levels.shape == (6, 4, 4, 4) and inversion.made["base"]["sha256"] == base.fingerprint
     # The noise comes first.

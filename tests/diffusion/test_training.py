@@ -48,7 +48,7 @@ RECIPES = {
     },
     "text": {
         "steps": 10,
-        "batch": 32,
+        "batch": 16,
         "options": {"full": 1.0, "keys": 8, "values": 16},
         "optimizer": {"rate": 0.01, "warmup": 2},
     },
