@@ -22,6 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
+from torch import Tensor
 
 from ipse._files import atomic_write
 from ipse.diffusion.components import TOKENS, make_tokenizer, vocabulary
@@ -441,6 +442,20 @@ def carry(sources: Sequence[str | Path], out: str | Path, *, judge: bool = False
     if waiting:
         write()
     return files
+
+
+def drawn_captions(count: int, full: float, draw: np.random.Generator) -> npt.NDArray[np.int64]:
+    """(count,) which caption is taken of some pictures: with the chance `full` that with every fact, or another."""
+    others = draw.integers(1, CAPTIONS, count)
+    return np.where(draw.random(count) < full, 0, others)
+
+
+def up_to_end(tokens: Tensor, end: int) -> Tensor:
+    """Tokens (n, 77), filled up with the token `end`, without what no text of them has.
+
+    What comes after the first end changes nothing before it, for a token sees only those to its left.
+    """
+    return tokens[:, : int((tokens != end).sum(1).max()) + 1].long()
 
 
 def shortened(

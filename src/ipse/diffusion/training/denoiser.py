@@ -25,8 +25,9 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel
 
 from ipse._files import atomic_write
+from ipse.diffusion.base import GUIDANCE
 from ipse.diffusion.components import make_denoiser, make_scheduler, make_tokenizer
-from ipse.diffusion.training.data import CAPTIONS, Corpus, shortened
+from ipse.diffusion.training.data import Corpus, drawn_captions, shortened
 from ipse.diffusion.training.loop import Feed, Stage, pictures_of
 from ipse.diffusion.training.recipe import StageRecipe, options_of, size_of
 from ipse.errors import TrainingError
@@ -34,7 +35,7 @@ from ipse.faces.parts import LABELS
 from ipse.images import contact_sheet
 
 _JUDGED, _SHEET, _BATCH = 256, 16, 32
-_STEPS, _GUIDANCE = 20, 2.0
+_STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -125,8 +126,7 @@ class Captions:
     def __call__(self, stored: npt.NDArray[np.int64], draw: np.random.Generator) -> Tensor:
         """(n, 77) tokens of a caption by chance of some rows of the folder: one of several, cut off, or none."""
         options, count = self.options, len(stored)
-        others = draw.integers(1, CAPTIONS, count)
-        which = np.where(draw.random(count) < options.full, 0, others)
+        which = drawn_captions(count, options.full, draw)
         tokens = self.feed(stored)[torch.arange(count), torch.from_numpy(which)].cpu().numpy()
         short = draw.random(count) < options.short
         tokens[short] = shortened(tokens[short], self.breaks, draw)
@@ -264,7 +264,9 @@ class DenoiserStage(Stage):
         pipeline = make_pipeline(self.vae, self.text, self._unet(network))
         pipeline.set_progress_bar_config(disable=True)
         generators = [torch.Generator().manual_seed(i) for i in range(len(captions))]
-        images = pipeline(captions, num_inference_steps=_STEPS, guidance_scale=_GUIDANCE, generator=generators).images
+        images = pipeline(
+            captions, num_inference_steps=_STEPS, guidance_scale=GUIDANCE["world"], generator=generators
+        ).images
         return contact_sheet([np.asarray(image) for image in images], 8, gap=2)
 
     def finish(self, network: nn.Module, out: Path) -> None:

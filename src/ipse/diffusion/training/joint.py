@@ -13,7 +13,7 @@ from torch.nn import functional
 from transformers import CLIPModel
 
 from ipse.diffusion.components import make_joint, make_tokenizer, squared
-from ipse.diffusion.training.data import CAPTIONS, Corpus
+from ipse.diffusion.training.data import Corpus, drawn_captions, up_to_end
 from ipse.diffusion.training.loop import Feed, Stage, pictures_of
 from ipse.diffusion.training.recipe import StageRecipe, options_of
 from ipse.training.samplers import IdentitySampler
@@ -61,8 +61,7 @@ class JointStage(Stage):
     def loss(self, rows: npt.NDArray[np.int64], draw: np.random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross-entropy of pictures among captions and of captions among pictures; see `Stage.loss`."""
         options, stored = self.options, self.corpus.rows[rows]
-        others = draw.integers(1, CAPTIONS, len(rows))
-        which = torch.from_numpy(np.where(draw.random(len(rows)) < options.full, 0, others)).to(self.device)
+        which = torch.from_numpy(drawn_captions(len(rows), options.full, draw)).to(self.device)
         tokens = self.tokens(stored)[torch.arange(len(rows), device=self.device), which]
         pictures = functional.pad(pictures_of(self.pixels(stored)), (options.shift,) * 4, mode="replicate")
         y, x = draw.integers(0, 2 * options.shift + 1, 2)
@@ -104,7 +103,5 @@ def embed_images(network: CLIPModel, pictures: Tensor) -> Tensor:
 
 def embed_texts(network: CLIPModel, tokens: Tensor, end: int) -> Tensor:
     """(n, 77) tokens, filled up with the token `end`, as (n, dim) of length 1."""
-    # What comes after the first end changes nothing, for a token sees only those before it.
-    longest = int((tokens != end).sum(1).max()) + 1
-    pooled = network.text_model(input_ids=tokens[:, :longest].long()).pooler_output
+    pooled = network.text_model(input_ids=up_to_end(tokens, end)).pooler_output
     return functional.normalize(network.text_projection(pooled), dim=-1)

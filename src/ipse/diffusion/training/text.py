@@ -1,8 +1,8 @@
 """The text encoder of the base: what a caption says, in states that a U-Net can read.
 
 A U-Net sees of a text what its cross-attention reads out of the states of single tokens. Contrast with pictures, which
-the joint encoder is trained by, asks for one vector of a whole caption only, and what single states know gets lost on
-the way: whether glasses are worn can then hardly be read from them. So this encoder learns the opposite: facts of the
+the joint encoder is trained by, asks for one vector of a whole caption only, and much of what single states know gets
+lost on the way. So this encoder learns the opposite: facts of the
 picture are read from its caption by attention, with one query for each, as a U-Net would read them.
 """
 
@@ -20,7 +20,7 @@ from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from ipse.diffusion.components import make_tokenizer
-from ipse.diffusion.training.data import CAPTIONS, Corpus
+from ipse.diffusion.training.data import Corpus, drawn_captions, up_to_end
 from ipse.diffusion.training.loop import Feed, Stage
 from ipse.diffusion.training.recipe import StageRecipe, options_of
 
@@ -117,10 +117,9 @@ class TextStage(Stage):
     def loss(self, rows: npt.NDArray[np.int64], draw: np.random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """See `missed` and `Stage.loss`."""
         stored = self.corpus.rows[rows]
-        others = draw.integers(1, CAPTIONS, len(rows))
-        which = torch.from_numpy(np.where(draw.random(len(rows)) < self.options.full, 0, others)).to(self.device)
+        which = torch.from_numpy(drawn_captions(len(rows), self.options.full, draw)).to(self.device)
         tokens = self.tokens(stored)[torch.arange(len(rows), device=self.device), which]
-        return missed(self.network(self._cut(tokens)), self.facts(stored)), {}
+        return missed(self.network(up_to_end(tokens, self.end)), self.facts(stored)), {}
 
     def figures(self, network: nn.Module) -> dict[str, float]:
         """``right`` and ``least``: how often facts are told of full captions of up to 1,024 pictures of other people,
@@ -131,7 +130,7 @@ class TextStage(Stage):
         for start in range(0, len(rows), _BATCH):
             part = rows[start : start + _BATCH]
             true = self.facts(part)
-            told = torch.stack([one.argmax(1) for one in network(self._cut(self.tokens(part)[:, 0]))], 1)
+            told = torch.stack([one.argmax(1) for one in network(up_to_end(self.tokens(part)[:, 0], self.end))], 1)
             right += (told == true).sum(0).cpu().numpy()
             known += (true != _UNSAID).sum(0).cpu().numpy()
         often = known >= min(20, known.max())
@@ -145,10 +144,6 @@ class TextStage(Stage):
     def finish(self, network: nn.Module, out: Path) -> None:
         """Write the folder ``weights`` of a `CLIPTextModel`."""
         network.encoder.save_pretrained(out / "weights")
-
-    def _cut(self, tokens: Tensor) -> Tensor:
-        # What comes after the first end changes nothing, for a token sees only those before it.
-        return tokens[:, : int((tokens != self.end).sum(1).max()) + 1].long()
 
 
 def missed(told: Sequence[Tensor], true: Tensor) -> Tensor:
