@@ -25,7 +25,7 @@ from ipse.cli import main  # noqa: E402
 from ipse.diffusion.base import load_base  # noqa: E402
 from ipse.diffusion.components import make_scheduler, make_tokenizer, make_vae  # noqa: E402
 from ipse.diffusion.training import stages  # noqa: E402
-from ipse.diffusion.training.assemble import assemble, load_stage  # noqa: E402
+from ipse.diffusion.training.assemble import assemble, load_stage, unpack  # noqa: E402
 from ipse.diffusion.training.data import carry, facts_of, for_judge, pack, parts_of, persons_of, shortened  # noqa: E402
 from ipse.diffusion.training.denoiser import begin_with, draw_steps  # noqa: E402
 from ipse.diffusion.training.recipe import StageRecipe  # noqa: E402
@@ -482,6 +482,22 @@ def test_a_sharper_decoder_leaves_the_encoder(finished, tmp_path):
         assemble(other, tmp_path / "another")
 
 
+def test_a_base_is_taken_apart_and_put_together_again(finished, tmp_path):
+    runs, _ = finished
+    first = assemble(runs, tmp_path / "base")
+    assert unpack(tmp_path / "base", tmp_path / "runs") == list(first["stages"])
+    again = assemble(tmp_path / "runs", tmp_path / "again")
+    assert again["sha256"] == first["sha256"]
+    assert again["stages"] == first["stages"]
+    assert load_base(tmp_path / "again").fingerprint == load_base(tmp_path / "base").fingerprint
+    with pytest.raises(DataError, match="is there already"):
+        unpack(tmp_path / "base", tmp_path / "runs")
+    del first["stages"]
+    (tmp_path / "base" / "ipse.json").write_text(json.dumps(first))
+    with pytest.raises(DataError, match="does not tell its stages"):
+        unpack(tmp_path / "base", tmp_path / "other")
+
+
 def test_the_denoiser_needs_the_stages_before_it(data, cache, tmp_path):
     with pytest.raises(TrainingError, match="vae is not finished"):
         stages.run(recipe("denoiser"), data, tmp_path, cache=cache)
@@ -545,6 +561,8 @@ def test_from_the_command_line_to_pictures(data, tmp_path, capsys, monkeypatch):
     assert run("train", "base", "assemble", tmp_path / "base", "--runs", tmp_path / "runs", "--name", "mine") == 0
     assert json.loads((tmp_path / "base" / "ipse.json").read_text())["name"] == "mine"
     assert "MB" in capsys.readouterr().out
+    assert run("train", "base", "unpack", tmp_path / "base", "--out", tmp_path / "again") == 0
+    assert "denoiser" in capsys.readouterr().out
     out = tmp_path / "pictures"
     assert run("generate", "--base", tmp_path / "base", "--prompt", "A man.", "--n", 1, "--steps", 2, "--out", out) == 0
     assert len(list(out.glob("*.png"))) == 1

@@ -32,113 +32,80 @@ RUNS = Path("runs/base")
 def _base() -> None:
     """Train the text-to-image base of the world: `joint`, `text`, `vae`, `denoiser`, then `assemble`.
 
+    `unpack` writes the stages of an assembled base, to go on from them.
+
     Runs that were stopped go on exactly where their last checkpoint was: the same command with --resume.
     """
 
 
-@base.command()
-def joint(
-    recipe: Recipe,
-    data: Data,
-    out: Runs = RUNS,
-    resume: Resume = False,
-    steps: Steps = None,
-    minutes: Minutes = None,
-    end: End = None,
-    cache: Cache = None,
-) -> None:
+def _stage(name: str, told: str) -> None:
+    """Add the command that trains a stage; `told` is its help."""
+
+    def command(
+        recipe: Recipe,
+        data: Data,
+        out: Runs = RUNS,
+        resume: Resume = False,
+        steps: Steps = None,
+        minutes: Minutes = None,
+        end: End = None,
+        cache: Cache = None,
+    ) -> None:
+        _train(name, recipe, data, out, resume, steps, minutes, end, cache)
+
+    base.command(name, help=told)(command)
+
+
+_stage(
+    "joint",
     """Train the encoder of pictures and captions into one space.
 
-    For example:
+For example:
 
-    - `ipse train base joint recipes/base/joint.yaml --data faces`
-    """
-    _train("joint", recipe, data, out, resume, steps, minutes, end, cache)
-
-
-@base.command()
-def text(
-    recipe: Recipe,
-    data: Data,
-    out: Runs = RUNS,
-    resume: Resume = False,
-    steps: Steps = None,
-    minutes: Minutes = None,
-    end: End = None,
-    cache: Cache = None,
-) -> None:
+- `ipse train base joint recipes/base/joint.yaml --data faces`
+""",
+)
+_stage(
+    "text",
     """Train the base's text encoder, of the finished joint encoder's shape: its states tell what captions say.
 
-    For example:
+For example:
 
-    - `ipse train base text recipes/base/text.yaml --data faces`
-    """
-    _train("text", recipe, data, out, resume, steps, minutes, end, cache)
-
-
-@base.command()
-def vae(
-    recipe: Recipe,
-    data: Data,
-    out: Runs = RUNS,
-    resume: Resume = False,
-    steps: Steps = None,
-    minutes: Minutes = None,
-    end: End = None,
-    cache: Cache = None,
-) -> None:
+- `ipse train base text recipes/base/text.yaml --data faces`
+""",
+)
+_stage(
+    "vae",
     """Train the autoencoder, which needs no other stage.
 
-    For example:
+For example:
 
-    - `ipse train base vae recipes/base/vae.yaml --data faces --data more-faces`
-    """
-    _train("vae", recipe, data, out, resume, steps, minutes, end, cache)
-
-
-@base.command()
-def decoder(
-    recipe: Recipe,
-    data: Data,
-    out: Runs = RUNS,
-    resume: Resume = False,
-    steps: Steps = None,
-    minutes: Minutes = None,
-    end: End = None,
-    cache: Cache = None,
-) -> None:
+- `ipse train base vae recipes/base/vae.yaml --data faces --data more-faces`
+""",
+)
+_stage(
+    "decoder",
     """Make the decoder of the finished autoencoder sharper; its latents, and denoisers of them, stay.
 
-    For example:
+For example:
 
-    - `ipse train base decoder recipes/base/decoder.yaml --data faces`
-    """
-    _train("decoder", recipe, data, out, resume, steps, minutes, end, cache)
-
-
-@base.command()
-def denoiser(
-    recipe: Recipe,
-    data: Data,
-    out: Runs = RUNS,
-    resume: Resume = False,
-    steps: Steps = None,
-    minutes: Minutes = None,
-    end: End = None,
-    cache: Cache = None,
-) -> None:
+- `ipse train base decoder recipes/base/decoder.yaml --data faces`
+""",
+)
+_stage(
+    "denoiser",
     """Train the U-Net on the latents of the finished autoencoder and the states of the finished text encoder.
 
-    For example:
+For example:
 
-    - `ipse train base denoiser recipes/base/denoiser.yaml --data faces`
+- `ipse train base denoiser recipes/base/denoiser.yaml --data faces`
 
-    - `ipse train base denoiser recipes/base/denoiser.yaml --data faces --minutes 55`, then the same with `--resume`
+- `ipse train base denoiser recipes/base/denoiser.yaml --data faces --minutes 55`, then the same with `--resume`
 
-    - `torchrun --nproc-per-node 4 $(which ipse) train base denoiser recipes/base/denoiser.yaml --data faces`, where
-      four cores or GPUs share every batch
-    """
-    _train("denoiser", recipe, data, out, resume, steps, minutes, end, cache)
+- `torchrun --nproc-per-node 4 $(which ipse) train base denoiser recipes/base/denoiser.yaml --data faces`, where
+  four cores or GPUs share every batch
+""",
+)
 
 
 @base.command()
@@ -159,6 +126,23 @@ def assemble(
         from ipse.diffusion.training.assemble import assemble as write
     record = write(runs, folder, name)
     typer.echo(f"{folder}: {record['bytes'] / 1e6:.1f} MB; half precision changes pictures by {record['parity']:.2%}")
+
+
+@base.command()
+def unpack(
+    which: Annotated[str, typer.Argument(metavar="BASE", help="`world`, or a folder of `assemble`.")] = "world",
+    out: Runs = RUNS,
+) -> None:
+    """Write the stages of an assembled base as finished runs, to go on from them.
+
+    For example:
+
+    - `ipse train base unpack world --out runs/base`, then `mv runs/base/denoiser runs/base/denoiser-start` and
+      `ipse train base denoiser recipes/base/denoiser.yaml --data faces` train the U-Net on
+    """
+    with needs("train,generate"):
+        from ipse.diffusion.training.assemble import unpack as write
+    typer.echo(f"{out}: {', '.join(write(which, out))}")
 
 
 @base.command()

@@ -1,4 +1,4 @@
-"""One folder of the finished stages: what `StableDiffusionPipeline.from_pretrained` loads, in half precision."""
+"""One folder of the finished stages, which `StableDiffusionPipeline.from_pretrained` loads, and its stages again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import CLIPModel, CLIPTextModel, CLIPVisionModelWithProjection
 
-from ipse.diffusion.base import FORMAT, JOINT, RECORD
+from ipse.diffusion.base import FORMAT, JOINT, RECORD, load_base
 from ipse.diffusion.components import vocabulary, words
 from ipse.diffusion.training.denoiser import make_pipeline
 from ipse.errors import DataError, TrainingError
@@ -145,6 +145,54 @@ def assemble(runs: str | Path, out: str | Path, name: str = "world-base") -> dic
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return record
+
+
+def unpack(base: str | Path, runs: str | Path) -> list[str]:
+    """Write the stages of an assembled base as finished runs, so that training can go on from them.
+
+    They have the half precision of the base.
+
+    Parameters
+    ----------
+    base
+        ``world``, or a folder of `assemble`.
+    runs
+        The folder for the runs.
+
+    Returns
+    -------
+    list of str
+        Stages.
+
+    Raises
+    ------
+    DataError
+        If the base has no record of its stages, a run is there already, or the folder cannot be written.
+    """
+    loaded = load_base(base)
+    if "stages" not in loaded.record:
+        raise DataError(f"{base} does not tell its stages.", "Name `world`, or a folder of `ipse train base assemble`.")
+    pipeline, root = loaded.pipeline, Path(runs)
+    networks = {"joint": loaded.joint(), "text": pipeline.text_encoder, "vae": pipeline.vae, "denoiser": pipeline.unet}
+    # An autoencoder's decoder and a sharper one do not both stay in a base.
+    networks[DECODER] = pipeline.vae
+    stages: dict[str, dict[str, Any]] = loaded.record["stages"]
+    for stage in stages:
+        if (root / stage).exists():
+            raise DataError(f"{root / stage} is there already.", "Name another folder for the runs.")
+    for stage, told in stages.items():
+        part = root / f".{stage}.part"
+        try:
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+            networks[stage].save_pretrained(part / "weights")
+            (part / "record.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+            part.rename(root / stage)
+        except OSError as error:
+            raise DataError(f"{root} cannot be written: {error.strerror or error}.", "Name another folder.") from error
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    return list(stages)
 
 
 def _shapes(network: nn.Module) -> dict[str, torch.Size]:
