@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import types
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from ipse.diffusion.components import make_scheduler, make_tokenizer, make_vae  
 from ipse.diffusion.training import stages  # noqa: E402
 from ipse.diffusion.training.assemble import assemble, load_stage, unpack  # noqa: E402
 from ipse.diffusion.training.data import carry, facts_of, for_judge, pack, parts_of, persons_of, shortened  # noqa: E402
-from ipse.diffusion.training.denoiser import begin_with, draw_steps  # noqa: E402
+from ipse.diffusion.training.denoiser import DenoiserStage, begin_with, draw_steps, repeated  # noqa: E402
 from ipse.diffusion.training.recipe import StageRecipe  # noqa: E402
 from ipse.diffusion.training.text import numbered  # noqa: E402
 from ipse.diffusion.training.vae import VaeStage, begin_with_mean_colors, standardize  # noqa: E402
@@ -344,7 +345,7 @@ def test_a_denoiser_learns_where_parts_are_and_begins_with_another(finished, dat
     for earlier in ("text", "vae"):
         (tmp_path / earlier).symlink_to(runs / earlier)
     start = runs / "denoiser" / "weights"
-    options = {"parts": 1.0, "focus": 0.7, "start": str(start)}
+    options = {"parts": 1.0, "focus": 0.7, "features": 8.0, "often": {"background_color": 2}, "start": str(start)}
     record = stages.run(recipe("denoiser", steps=40, options=options), data, tmp_path, cache=cache)
     log = [json.loads(line) for line in (tmp_path / "denoiser" / "log.jsonl").read_text().splitlines()]
     assert log[-1]["parts"]["parts"] < 0.7 * log[0]["parts"]["parts"] and record["figures"]["parts"] > 0
@@ -480,6 +481,47 @@ def test_a_sharper_decoder_leaves_the_encoder(finished, tmp_path):
     vae.save_pretrained(other / "vae" / "weights")
     with pytest.raises(TrainingError, match="not trained for this autoencoder"):
         assemble(other, tmp_path / "another")
+
+
+def test_pictures_with_a_fact_come_more_often():
+    facts = [{"hat": "cap"}, {}, {"hat": "cap", "light_side": "left"}, {"light_side": "right"}, {}]
+    rows = repeated(np.array([1, 2, 3]), facts, {"hat": 2, "light_side": 3})
+    assert rows.tolist() == [1, 2, 2, 2, 3, 3, 3]
+    with pytest.raises(TrainingError, match="No picture has the fact 'beard'"):
+        repeated(np.array([1, 2]), facts, {"beard": 2})
+
+
+def test_the_loss_of_what_is_in_the_face_counts_more(finished, data, cache):
+    runs, _ = finished
+    corpus = pack(data, cache, SIDE)
+    vae, text = load_stage(runs, "vae"), load_stage(runs, "text")
+    parts = np.zeros((len(corpus.pixels), SIDE, SIDE), np.uint8)
+    parts[:, : SIDE // 2] = LABELS.index("eyes")
+
+    class Wrong(torch.nn.Module):
+        """Right nowhere but in some rows, where it is told the answer."""
+
+        def __init__(self, rows):
+            super().__init__()
+            self.rows = rows
+
+        def forward(self, noisy, steps, encoder_hidden_states):
+            told = torch.zeros_like(noisy)
+            told[:, :, self.rows] = velocity[:, :, self.rows]
+            return types.SimpleNamespace(sample=told)
+
+    stage = DenoiserStage(recipe("denoiser", options={"features": 8.0}), corpus, torch.device("cpu"), vae, text, parts)
+    stored, half = np.arange(4), stage.latents(np.arange(4)).shape[2] // 2
+    steps = torch.full((4,), 500)
+    losses = []
+    for rows in (slice(0, half), slice(half, None)):
+        torch.manual_seed(0)
+        noise = torch.randn_like(stage.latents(stored).float())
+        velocity = stage.scheduler.get_velocity(stage.latents(stored).float(), noise, steps)
+        torch.manual_seed(0)
+        losses.append(float(stage._loss(Wrong(rows), stored, stage.captions.full(stored), steps)[0]))
+    outside = velocity[:, :, half:].square().mean() / velocity[:, :, :half].square().mean()
+    assert losses[0] / losses[1] == pytest.approx(float(outside) / 8, rel=1e-4)
 
 
 def test_a_base_is_taken_apart_and_put_together_again(finished, tmp_path):

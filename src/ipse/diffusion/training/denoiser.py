@@ -3,17 +3,18 @@
 It predicts v (Salimans and Ho, 2022) at a step chosen by chance. The loss of a step is weighted by min(SNR + 1, γ) /
 (SNR + 1): min-SNR (Hang et al., 2023) for v, with 1 added so that the last step, which has no signal, is learned too.
 
-Two options make more of every step, for on a processor there are few. ``focus`` draws more steps where signal and noise
-are about equal, which is where a face gets its shape. With ``parts`` the middle of the network also learns to tell the
-parts of the picture under the noise, as the world knows them: what other networks' features are to REPA (Yu et al.,
-2025). What tells them is not kept.
+Some options make more of every step, for on a processor there are few. ``focus`` draws more steps where signal and
+noise are about equal, which is where a face gets its shape. With ``features`` what is in the face counts more than
+what is around it; the best prediction of each cell stays the same. With ``parts`` the middle of the network also learns
+to tell the parts of the picture under the noise, as the world knows them: what other networks' features are to REPA (Yu
+et al., 2025). What tells them is not kept. With ``often`` pictures with a rare fact come more often than others.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +31,11 @@ from ipse.diffusion.components import make_denoiser, make_scheduler, make_tokeni
 from ipse.diffusion.training.data import Corpus, drawn_captions, shortened
 from ipse.diffusion.training.loop import Feed, Stage, pictures_of
 from ipse.diffusion.training.recipe import StageRecipe, options_of, size_of
+from ipse.diffusion.training.vae import PartWeights
 from ipse.errors import TrainingError
 from ipse.faces.parts import LABELS
 from ipse.images import contact_sheet
+from ipse.training.samplers import ShuffledSampler
 
 _JUDGED, _SHEET, _BATCH = 256, 16, 32
 _STEPS = 20
@@ -55,8 +58,12 @@ class DenoiserOptions:
     focus
         Share of the steps whose log SNR is drawn from a normal distribution around 0 with a deviation of 2, which is
         the logit-normal density of Esser et al. (2024, section 3.1); others are drawn evenly.
+    features
+        How many times as much eyes, brows and mouths count as what is around the face; see `PartWeights`.
     parts
         Weight of what the middle tells of parts; 0 for none.
+    often
+        How many times as often as others pictures with a fact are drawn, by names of `facts_of`.
     start
         Folder of a trained U-Net to begin with, or nothing.
     """
@@ -66,7 +73,9 @@ class DenoiserOptions:
     short: float = 0.2
     gamma: float = 5.0
     focus: float = 0.0
+    features: float = 1.0
     parts: float = 0.0
+    often: Mapping[str, int] = field(default_factory=dict)
     start: str = ""
 
 
@@ -163,6 +172,25 @@ def draw_steps(count: int, share: Tensor, focus: float, draw: np.random.Generato
     return torch.where(torch.from_numpy(draw.random(count) < focus), near, evenly).to(share.device)
 
 
+def repeated(
+    rows: npt.NDArray[np.int64], facts: Sequence[Mapping[str, str]], often: Mapping[str, int]
+) -> npt.NDArray[np.int64]:
+    """Rows of the folder, those with a fact as often as `DenoiserOptions.often` says.
+
+    Raises
+    ------
+    TrainingError
+        If none of them has the fact.
+    """
+    times = np.ones(len(rows), np.int64)
+    for name, count in often.items():
+        has = np.array([name in facts[row] for row in rows])
+        if not has.any():
+            raise TrainingError(f"No picture has the fact {name!r}.", "Change options.often of the recipe.")
+        times[has] = np.maximum(times[has], count)
+    return np.repeat(rows, times)
+
+
 def spread_steps(count: int, steps: int) -> Tensor:
     """(count,) steps from first to last, always the same, of which neighbors in the data see early and late ones."""
     spread = torch.linspace(0, steps - 1, count).round().long()
@@ -179,7 +207,9 @@ class DenoiserStage(Stage):
     vae, text
         Finished.
     parts
-        (M, height, width) parts of all pictures of the corpus's folder, of `parts_of`, where the recipe has them told.
+        (M, height, width) parts of all pictures of the corpus's folder, of `parts_of`, where the recipe needs them.
+    facts
+        (M,) what they show, of `facts_of`, where the recipe has pictures with some of them come more often.
     """
 
     name = "denoiser"
@@ -192,9 +222,12 @@ class DenoiserStage(Stage):
         vae: AutoencoderKL,
         text: CLIPTextModel,
         parts: npt.NDArray[np.uint8] | None = None,
+        facts: Sequence[Mapping[str, str]] = (),
     ) -> None:
         super().__init__(recipe, corpus, device)
         self.options = options_of(DenoiserOptions, recipe)
+        self.drawn = repeated(self.corpus.rows, facts, self.options.often)
+        self.sampler = ShuffledSampler(len(self.drawn), recipe.batch, recipe.seed)
         self.vae, self.text = (part.to(device).eval().requires_grad_(False) for part in (vae, text))
         scale = 2 ** (len(vae.config.block_out_channels) - 1)
         sides = size_of(*(side // scale for side in recipe.pixels))
@@ -203,7 +236,8 @@ class DenoiserStage(Stage):
         if self.options.start:
             begin_with(unet, self.options.start)
         self.parts = None if parts is None else Feed(parts, device)
-        self.network: nn.Module = unet if parts is None else PartsTeller(unet, len(LABELS))
+        self.weigh = PartWeights(parts, self.options.features, recipe.pixels, device)
+        self.network: nn.Module = PartsTeller(unet, len(LABELS)) if self.options.parts else unet
         self.latents = Feed(latents_of(corpus, self.vae, device), device)
         self.captions = Captions(corpus, self.options, device)
         self.scheduler = make_scheduler()
@@ -211,7 +245,7 @@ class DenoiserStage(Stage):
 
     def loss(self, rows: npt.NDArray[np.int64], draw: np.random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """See the module and `Stage.loss`."""
-        stored = self.corpus.rows[rows]
+        stored = self.drawn[rows]
         tokens = self.captions(stored, draw)
         steps = draw_steps(len(rows), self.share, self.options.focus, draw)
         return self._loss(self.network, stored, tokens, steps)
@@ -225,16 +259,18 @@ class DenoiserStage(Stage):
         noise = torch.randn_like(latents)
         noisy = self.scheduler.add_noise(latents, noise, steps)
         velocity = self.scheduler.get_velocity(latents, noise, steps)
-        if self.parts is None:
+        if not self.options.parts:
             predicted, missed = network(noisy, steps, encoder_hidden_states=context).sample, None
         else:
             predicted, told = network(noisy, steps, context)
             missed = nn.functional.cross_entropy(told.float(), self._shares(stored, told.shape[2:]))
-        plain = (predicted.float() - velocity).square().mean((1, 2, 3))
-        loss = (plain * velocity_weight(self.share[steps], self.options.gamma)).mean()
+        squares = (predicted.float() - velocity).square()
+        counts = nn.functional.adaptive_avg_pool2d(self.weigh(stored), latents.shape[2:])
+        weighed = (squares * counts).mean((1, 2, 3)) / counts.mean()
+        loss = (weighed * velocity_weight(self.share[steps], self.options.gamma)).mean()
         if missed is None:
-            return loss, {"mse": plain.mean()}
-        return loss + self.options.parts * missed, {"mse": plain.mean(), "parts": missed}
+            return loss, {"mse": squares.mean()}
+        return loss + self.options.parts * missed, {"mse": squares.mean(), "parts": missed}
 
     def _shares(self, stored: npt.NDArray[np.int64], cells: tuple[int, int]) -> Tensor:
         """(n, labels, h, w): how much of each cell of the latent each part has."""
@@ -274,7 +310,7 @@ class DenoiserStage(Stage):
         self._unet(network).to(memory_format=torch.contiguous_format).save_pretrained(out / "weights")
 
     def _unet(self, network: nn.Module) -> UNet2DConditionModel:
-        return network if self.parts is None else network.unet
+        return network.unet if self.options.parts else network
 
 
 def begin_with(unet: UNet2DConditionModel, folder: str | Path) -> None:

@@ -90,8 +90,10 @@ def run(
 
     def denoiser(recipe: StageRecipe, corpus: Corpus, device: torch.device) -> Stage:
         vae, text = autoencoder(corpus, device), load_stage(runs, "text")
-        told = parts(corpus, options_of(DenoiserOptions, recipe).parts > 0)
-        return DenoiserStage(recipe, corpus, device, vae, text, told)
+        options = options_of(DenoiserOptions, recipe)
+        known = parts(corpus, options.parts > 0 or options.features != 1)
+        facts = facts_of(data, corpus) if options.often else ()
+        return DenoiserStage(recipe, corpus, device, vae, text, known, facts)
 
     makers: dict[str, Callable[[StageRecipe, Corpus, torch.device], Stage]] = {
         "joint": JointStage,
