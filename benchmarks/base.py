@@ -1,8 +1,8 @@
 """Measure the world base: whether its pictures show what their captions say, and look like renderings.
 
-The judge is the classifier of recipes/base/judge.yaml, trained on people that the base never saw (see
-`ipse.diffusion.training.data.for_judge`). Captions are those of 1,000 portraits of people from number 900,000 on, whom
-neither has seen, with every fact; each makes one picture by 20 steps. An attribute counts where the caption's facts
+The judge is the classifier of recipes/base/judge.yaml that comes with ipse, trained on people that the base never saw
+(see `ipse.diffusion.training.data.for_judge`). Captions are those of 1,000 portraits of people from number 900,000 on,
+whom neither has seen, with every fact; each makes one picture by 20 steps. An attribute counts where the caption's facts
 have it; its accuracy is the mean over its classes, so that what is common does not hide what is rare. What is not said
 is not there: a full caption that names no hat is one of a bare head. Beside each figure is what the judge makes of the
 renderings themselves, or of what the autoencoder alone leaves of them. Classes that differ in degree only are taken
@@ -19,9 +19,9 @@ Inversion: renderings of a quarter of the people, each by its full caption, inve
 same captions and seeds with fewer steps. Overheads: seconds of the processor for a picture with handles over those of
 the plain pipeline, in turns; they depend on the shape of the base and not on its weights.
 
-    python benchmarks/base.py --judge runs/judge/base-judge.safetensors             # an hour on one thread
+    python benchmarks/base.py                                                       # an hour on one thread
     python benchmarks/base.py --only inversion adapter attention                    # some parts; other figures stay
-    python benchmarks/base.py --judge FILE --base FOLDER --people 100 --dry         # a look; writes no figures
+    python benchmarks/base.py --base FOLDER --people 100 --dry                      # a look; writes no figures
     python benchmarks/base.py --only inversion --start 0 --people 40                # other people; writes no figures
 """
 
@@ -42,7 +42,7 @@ from rich.console import Console
 from rich.progress import track
 
 from ipse._files import atomic_write
-from ipse.attributes.judge import PictureJudge
+from ipse.attributes.judge import WORLD_JUDGE, PictureJudge
 from ipse.diffusion import Base, load_base
 from ipse.diffusion.base import SAMPLERS
 from ipse.encoders import DlibFaceEncoder
@@ -93,7 +93,7 @@ class Setting:
     """What the parts measure, and with what; see the options of `main`."""
 
     which: str
-    judge: Path | None
+    judge: Path
     start: int
     people: int
     work: Path
@@ -457,7 +457,7 @@ PARTS: dict[str, Callable[[Evidence, Setting], None]] = {
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=tuple(PARTS), nargs="+", help="these parts; other figures stay")
-    parser.add_argument("--judge", type=Path, help="weights of the judge, for the parts prompts and samplers")
+    parser.add_argument("--judge", type=Path, default=WORLD_JUDGE, help="weights of another judge")
     parser.add_argument("--base", default="world")
     parser.add_argument("--start", type=int, default=JUDGED, help="number of the first person; others are a trial")
     parser.add_argument("--people", type=int, default=1000, help="captions, and renderings of each set")
@@ -467,8 +467,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--dry", action="store_true", help="print the figures and write none")
     options = parser.parse_args(arguments)
     chosen = [name for name in PARTS if name in (options.only or PARTS)]
-    if {"prompts", "samplers"} & set(chosen) and options.judge is None:
-        parser.error("prompts and samplers cannot be measured without --judge")
 
     setting = Setting(options.base, options.judge, options.start, options.people, options.work, options.workers)
     evidence, console = Evidence("base", seeds=[0, 1]), Console()

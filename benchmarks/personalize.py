@@ -6,7 +6,7 @@ thread each. What is finished is not done again, and what was stopped, killed in
 checkpoint or picture was: start it by the same command.
 
     ipse world dataset recipes/world/faces.yaml --out faces
-    python benchmarks/personalize.py --base world-base --data faces --judge judge.safetensors --work work
+    python benchmarks/personalize.py --base world-base --data faces --work work
     python benchmarks/personalize.py … --only masterweaver          # one system and what it is held against
     python benchmarks/personalize.py … --train-only --minutes 240   # no pictures; stop by itself in time
     python benchmarks/personalize.py … --plan                       # what is to be done, and what is done
@@ -747,7 +747,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--base", default="world", help="world, or the folder of a base that ipse trained")
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="data sets of recipes/world/faces.yaml")
-    parser.add_argument("--judge", help="weights of the judge, or its name, for what prompts ask for")
+    parser.add_argument("--judge", default="world", help="of what prompts ask for: world, a name, or a file of weights")
     parser.add_argument("--work", type=Path, default=Path("out/personalize-sweep"), help="where all is kept")
     parser.add_argument("--cache", type=Path, help="of decoded pictures and features; by default that of ipse")
     parser.add_argument("--only", nargs="+", choices=SYSTEMS, help="some systems; the figures of the others are kept")
@@ -762,8 +762,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--job", help="do this one of the plan alone")
     given = list(sys.argv[1:] if arguments is None else arguments)
     args = parser.parse_args(given)
-    if not (args.judge or args.dry or args.train_only or args.plan):
-        parser.error("prompts cannot be measured without --judge")
     torch.set_num_threads(1)
     end = float("inf") if args.minutes is None else time.monotonic() + 60 * args.minutes
     base = load_base(args.base, device="cpu")

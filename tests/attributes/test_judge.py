@@ -9,6 +9,8 @@ from ipse.attributes.judge import PictureJudge, fact_of, open_judge  # noqa: E40
 from ipse.encoders.contract import ChipSpec  # noqa: E402
 from ipse.encoders.trained import save_network  # noqa: E402
 from ipse.errors import WeightsError  # noqa: E402
+from ipse.world import look, person, render, shot  # noqa: E402
+from ipse.world.caption import facts  # noqa: E402
 
 CLASSES = ("hair_color", "glasses", "clothes_color", "expression")
 
@@ -38,6 +40,23 @@ def test_facts_of_the_world_are_put_in_the_judges_classes(judge_file):
     assert judge.truth("clothes_color", facts).tolist() == ["blue", ""] and fact_of("clothes_color") == "top_color"
     # No class of its own, and no class of all others: not judged.
     assert judge.truth("expression", facts).tolist() == ["surprise", ""]
+
+
+def test_the_judge_that_comes_with_ipse_tells_light_and_heads_of_the_world():
+    judge = open_judge("world")
+    pictures, known = [], []
+    for number in range(8):
+        who, side = person(number), 1 if number % 2 else -1
+        fixed = {"head.yaw": 35.0 * side, "light.key_azimuth_deg": -70.0 * side, "light.key": 1.5, "light.fill": 0.1}
+        worn, taken = look(number, who), shot(number, fix=fixed | {"light.ambient": 0.2, "occluder": None})
+        picture = render(who, worn, taken)
+        pictures.append(picture.image)
+        known.append(facts(who, worn, taken, "portrait"))
+    told, features = judge.tell(pictures)
+    for name in ("light_side", "head"):
+        true = judge.truth(name, known)
+        assert set(true) == {"left", "right"} and (told[name] == true).mean() > 0.8
+    assert features.shape == (8, 256)
 
 
 def test_a_network_for_something_else_is_no_judge(tmp_path):

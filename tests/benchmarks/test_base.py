@@ -100,6 +100,3 @@ def test_other_people_are_a_trial(bench, base_folder, tmp_path, monkeypatch, cap
     bench.main([*common, "cost", "--start", "0"])
     assert "base.seconds_per_picture" in capsys.readouterr().out
     bench.main([*common, "cost", "--dry"])
-    with pytest.raises(SystemExit):
-        bench.main([*common, "prompts"])
-    assert "prompts and samplers cannot be measured without --judge" in capsys.readouterr().err

@@ -17,6 +17,7 @@ from ipse.attributes.recognizer import AttributeRecognizer
 from ipse.attributes.vocabulary import VOCABULARY
 from ipse.errors import WeightsError
 from ipse.faces.contract import Face
+from ipse.zoo.shipped_files import SHIPPED
 
 Pictures = Sequence[npt.NDArray[np.uint8]] | npt.NDArray[np.uint8]
 Told = dict[str, npt.NDArray[np.str_]]
@@ -49,6 +50,9 @@ ONE_OF = {
 """What a judge of pictures calls every value that is no class of its own, by attribute."""
 FACTS = {"clothes_color": "top_color"}
 """The fact of an attribute with another name."""
+
+WORLD_JUDGE = SHIPPED / "base-judge.safetensors"
+"""The judge that comes with ipse, which `open_judge` calls ``world``. Nothing is to be trained or tuned with it."""
 
 
 class Judge(Protocol):
@@ -100,14 +104,17 @@ def open_judge(which: str | Path) -> Judge:
     Parameters
     ----------
     which
-        A safetensors file that ``ipse train encoder recipes/base/judge.yaml`` wrote, which needs torch; or, as for
-        `AttributeRecognizer`, a network's name or ONNX file.
+        ``world`` for the one that comes with ipse, or a safetensors file that ``ipse train encoder
+        recipes/base/judge.yaml`` wrote, both of which need torch; or, as for `AttributeRecognizer`, a network's name or
+        ONNX file.
 
     Raises
     ------
     WeightsError
         If there is none, or its files are damaged.
     """
+    if str(which) == "world":
+        return PictureJudge(WORLD_JUDGE)
     return PictureJudge(which) if Path(which).suffix == ".safetensors" else FaceJudge(which)
 
 

@@ -58,7 +58,7 @@ def personalize(
     the base by itself.
 
     Examples:
-      ipse bench personalize --method bare --judge runs/judge/base-judge.safetensors
+      ipse bench personalize --method bare
 
       ipse bench personalize --method bare --people 4 --start 0 -n 1 --out try     a look, with other people
 
@@ -75,8 +75,8 @@ def personalize(
     from ipse.personalize.scoring import add_evidence
 
     asked = read_prompts(prompts) if prompts else benches.prompts()
-    observer = make_observer(encoder, detector, judge, out / "seen.sqlite")
     loaded = load_base(base)
+    observer = make_observer(encoder, detector, judge or ("world" if loaded.words else None), out / "seen.sqlite")
     parts = _parts(adapter or [], method)
     methods = [
         open_method(name, loaded, adapter=parts.get(name), steps=steps, guidance=guidance)

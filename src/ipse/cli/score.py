@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 JudgeName = Annotated[
     str | None,
     typer.Option(
-        help="Tells what pictures show: weights of recipes/base/judge.yaml, or an attribute network by name or file. "
-        "Without one, prompt accuracy is not measured."
+        help="Tells what pictures show: `world` for the judge of world bases that comes with ipse, weights of "
+        "recipes/base/judge.yaml, or an attribute network by name or file. Without one, prompt accuracy is not measured; "
+        "pictures of a world base that the bench makes have `world`."
     ),
 ]
 IdentityJudge = Annotated[

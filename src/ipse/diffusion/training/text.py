@@ -2,8 +2,8 @@
 
 A U-Net sees of a text what its cross-attention reads out of the states of single tokens. Contrast with pictures, which
 the joint encoder is trained by, asks for one vector of a whole caption only, and much of what single states know gets
-lost on the way. So this encoder learns the opposite: facts of the
-picture are read from its caption by attention, with one query for each, as a U-Net would read them.
+lost on the way. So this encoder learns the opposite: facts of the picture are read from its caption by attention, with
+one query for each, as a U-Net would read them.
 """
 
 from __future__ import annotations
