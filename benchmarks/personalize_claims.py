@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from rich.console import Console
 from torch import Tensor
 
 from ipse.diffusion.attention import fit_region
+from ipse.errors import IpseError
 from ipse.faces import HogDetector, LandmarkPredictor, align
 from ipse.faces.align import fit_similarity
 from ipse.faces.landmarks import five_of
@@ -41,7 +43,8 @@ if TYPE_CHECKING:
 FACE_WORDS = ("expression", "glasses", "beard", "hair_color", "hair_length", "age_group")
 """What prompts ask of a face."""
 MOVED = ("expression", "head")
-PLACES = ("background",)
+SCENE = ("light_side", "clothes_color")
+"""What prompts ask of the rest of a picture and the judge can tell; of backgrounds it tells nothing."""
 POSE = ((0.40, 0.36), (0.62, 0.36), (0.51, 0.49), (0.43, 0.60), (0.59, 0.60))
 """Where a face is to be that is told its place: eyes, nose, corners of the mouth, as shares of the picture's sides."""
 PARTS = {"eyes": slice(36, 48), "nose": slice(27, 36), "mouth": slice(48, 68)}
@@ -70,19 +73,48 @@ class Measured:
         self.setting, self.plan, self.scores = setting, plan, scores
         self._curves = {(curve.method, curve.strength): curve for curve in scores.curves}
         self._stages: dict[str, AdapterStage] = {}
+        self._only: set[str] | None = None
+        self.used: set[str] = set()
+        """Training seeds that were looked at since this was last emptied."""
 
     # --- Pictures ---------------------------------------------------------------------------------------------------
 
     def seeds(self, name: str, strength: float) -> list[Curve]:
-        """The curves of all training seeds of some pictures, at one strength."""
-        found = [
-            curve
-            for (method, at), curve in self._curves.items()
-            if at == strength and method.partition(".seed-")[0] == name
-        ]
+        """The curves of training seeds of some pictures, at one strength: of all, or as `paired` says."""
+        found = self._seeds(name, strength)
+        if self._only is not None and name != BARE:
+            found = {seed: curve for seed, curve in found.items() if seed in self._only}
         if not found:
             raise Missing(f"There are no pictures of {name} at strength {strength:g}.")
-        return sorted(found, key=lambda curve: curve.method)
+        if name != BARE:
+            self.used |= found.keys()
+        return [found[seed] for seed in sorted(found)]
+
+    def _seeds(self, name: str, strength: float) -> dict[str, Curve]:
+        """By training seed, empty for the first."""
+        named = {
+            tuple(method.partition(".seed-")[::2]): c for (method, at), c in self._curves.items() if at == strength
+        }
+        return {seed: curve for (plain, seed), curve in named.items() if plain == name}
+
+    @contextmanager
+    def paired(self, *sides: tuple[str, float]) -> Iterator[None]:
+        """Look only at training seeds of which there are pictures of all sides.
+
+        What was made with one adapter is held against what was made with that adapter, or with one of the same seed.
+        The bare base has no seeds, and goes with all.
+
+        Parameters
+        ----------
+        sides
+            Names and strengths.
+        """
+        each = [seeds for name, at in sides if name != BARE and (seeds := self._seeds(name, at).keys())]
+        before, self._only = self._only, set.intersection(*map(set, each)) if each else None
+        try:
+            yield
+        finally:
+            self._only = before
 
     def figure(self, figure: str, name: str, strength: float = 1.0) -> Figure:
         """A figure of pictures, the mean over training seeds that have it: diversity is that of the first."""
@@ -176,7 +208,7 @@ class Measured:
         """By person, the five points of the reference, cut as a portrait."""
         setting, out = self.setting, {}
         reader = FaceReader(setting.base)
-        for name in self.scores.people:
+        for name in setting.people.people:
             photographs = [read_image(path) for path in setting.people.references(name)]
             out[name] = reader.person(photographs, ["five"])["five"][0].numpy().astype(np.float64)
         return out
@@ -261,6 +293,7 @@ class Measured:
         setting, plan = self.setting, self.plan
         if training not in plan.trainings or not (path := setting.adapter(training, plan.trainings[training])).exists():
             raise Missing(f"{training} is not trained.")
+        self.used.add("")
         place = setting.home / "held-out" / f"{path.parent.name}-{name}.json"
         if not place.exists():
             stage = self._stage(as_trained)
@@ -367,21 +400,32 @@ def reached(x: Sequence[npt.ArrayLike], y: Sequence[npt.ArrayLike], at: npt.Arra
 
 
 Pair = tuple[Figure, float]
-"""By how much a claim holds, and what it is held against."""
+"""By how much a claim holds, and what it is held against, both of the same people."""
 
 
-def gain(figure: str, ours: str, theirs: str, m: Measured, *, less: bool = False, at: float = 1.0) -> Pair:
-    """How far one is ahead of another in a figure of pictures; with `less`, behind."""
-    a, b = m.figure(figure, ours, at), m.figure(figure, theirs, 0.0 if theirs == BARE else at)
-    return (b.minus(a) if less else a.minus(b)), b.value
+def ahead(ours: Figure, theirs: Figure, *, less: bool = False) -> Pair:
+    """How far one figure is ahead of another; with `less`, behind."""
+    return (theirs.minus(ours) if less else ours.minus(theirs)), joined([ours, theirs], lambda _, other: other).value
+
+
+def sides_of(ours: str, theirs: str) -> list[tuple[str, float]]:
+    """Both at full strength."""
+    return [(name, 0.0 if name == BARE else 1.0) for name in (ours, theirs)]
+
+
+def gain(figure: str, ours: str, theirs: str, m: Measured) -> Pair:
+    """How far one is ahead of another in a figure of pictures, at full strength."""
+    sides = sides_of(ours, theirs)
+    with m.paired(*sides):
+        return ahead(*(m.figure(figure, *side) for side in sides))
 
 
 def above(y: str, x: str, ours: str, theirs: str, m: Measured) -> Pair:
     """How far one at full strength is above the curve of another over its strengths, and the bare base at its end."""
-    a = m.figure(x, ours), m.figure(y, ours)
     curve = [(BARE, 0.0), *((theirs, at) for at in m.strengths(theirs))]
-    points = [(m.figure(x, *point), m.figure(y, *point)) for point in curve]
-    flat = [*a, *(figure for point in points for figure in point)]
+    points = [(ours, 1.0), *curve]
+    with m.paired(*points):
+        flat = [m.figure(name, *point) for point in points for name in (x, y)]
 
     def there(*values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         return reached(values[2::2], values[3::2], values[0])
@@ -391,14 +435,15 @@ def above(y: str, x: str, ours: str, theirs: str, m: Measured) -> Pair:
 
 def between(measure: Callable[[Measured, str], Figure], ours: str, theirs: str, m: Measured, *, less: bool) -> Pair:
     """How far one is ahead of another, or behind, in a measure of its name."""
-    a, b = measure(m, ours), measure(m, theirs)
-    return (b.minus(a) if less else a.minus(b)), b.value
+    with m.paired(*sides_of(ours, theirs)):
+        return ahead(measure(m, ours), measure(m, theirs), less=less)
 
 
 def kept(figure: str, ours: str, theirs: str, share: float, m: Measured) -> Pair:
     """By how much one keeps more than a share of another's figure."""
-    a, b = m.figure(figure, ours), m.figure(figure, theirs)
-    return joined([a, b], lambda x, y: x - share * y), share * b.value
+    with m.paired(*sides_of(ours, theirs)):
+        a, b = m.figure(figure, ours), m.figure(figure, theirs)
+    return ahead(a, joined([b], lambda y: share * y))
 
 
 def recognized(m: Measured) -> Pair:
@@ -408,23 +453,20 @@ def recognized(m: Measured) -> Pair:
 
 def nearer_than_strangers(m: Measured) -> Pair:
     """How much more like the reference than strangers the image adapter's pictures are."""
-    floor = m.scores.floor["sim_reference"]
-    return m.figure("sim_reference", "image-adapter").minus(floor), floor.value
+    return ahead(m.figure("sim_reference", "image-adapter"), m.scores.floor["sim_reference"])
 
 
 def copies_less(m: Measured) -> Pair:
     """How much less of the reference's pose and expression is copied with pairs."""
     names = ("copy_paste.pose", "copy_paste.expression")
-    ours, theirs = (
-        mean([m.figure(figure, name) for figure in names])
-        for name in ("imagine-yourself", "imagine-yourself.self-paired")
-    )
-    return theirs.minus(ours), theirs.value
+    sides = sides_of("imagine-yourself", "imagine-yourself.self-paired")
+    with m.paired(*sides):
+        return ahead(*(mean([m.figure(figure, *side) for figure in names]) for side in sides), less=True)
 
 
-def accurate(words: Collection[str]) -> Callable[[Measured, str], Figure]:
-    """The measure of some attributes that prompts ask for."""
-    return lambda m, name: m.accuracy(words, name, 0.0 if name == BARE else 1.0)
+def accurate(words: Collection[str], m: Measured, name: str) -> Figure:
+    """How often some attributes that prompts ask for are as asked."""
+    return m.accuracy(words, name, 0.0 if name == BARE else 1.0)
 
 
 def of_training(name: str, look: Callable[..., float], as_trained: str = "") -> Callable[[Measured, str], Figure]:
@@ -543,8 +585,8 @@ CLAIMS: dict[str, Sequence[Claim]] = {
               note=_OUT),
         Claim("similarity", partial(gain, "sim_held_out", "facechain-fact", "facechain-fact.no-fair"),
               "without FAIR", note=_SAME),
-        Claim("scene", partial(between, accurate(PLACES), "facechain-fact", BARE, less=False), "the bare base", True,
-              "accuracy of words for the scene"),
+        Claim("scene", partial(between, partial(accurate, SCENE), "facechain-fact", BARE, less=False),
+              "the bare base", True, "accuracy of words for light and clothes"),
         Claim("pose", partial(between, Measured.pose_spread, "facechain-fact", "facechain-fact.unshuffled", less=False),
               "references not shuffled", note="distance of poses of one person and prompt"),
     ],
@@ -555,7 +597,7 @@ CLAIMS: dict[str, Sequence[Claim]] = {
               note=_OUT),
     ],
     "masterweaver": [
-        Claim("", partial(between, accurate(FACE_WORDS), "masterweaver", "masterweaver.no-edit", less=False),
+        Claim("", partial(between, partial(accurate, FACE_WORDS), "masterweaver", "masterweaver.no-edit", less=False),
               "no loss on editing directions", True, "accuracy of words for the face"),
         Claim("similarity", partial(gain, "sim_held_out", "masterweaver", "masterweaver.no-edit"),
               "no loss on editing directions", note=_SAME),
@@ -568,13 +610,15 @@ CLAIMS: dict[str, Sequence[Claim]] = {
             "no loss on editing directions", note="cosine to the base's editing directions, held-out pictures",
         ),
         Claim("augmentation",
-              partial(between, accurate(FACE_WORDS), "masterweaver", "masterweaver.plain-faces", less=False),
+              partial(between, partial(accurate, FACE_WORDS), "masterweaver", "masterweaver.plain-faces", less=False),
               "the picture's own face as reference", True, "accuracy of words for the face"),
     ],
     "imagine-yourself": [
         Claim("", copies_less, "self-paired", True, "pose and expression copied from the reference"),
         Claim("prompt",
-              partial(between, accurate(MOVED), "imagine-yourself", "imagine-yourself.self-paired", less=False),
+              partial(
+                  between, partial(accurate, MOVED), "imagine-yourself", "imagine-yourself.self-paired", less=False
+              ),
               "self-paired", True, "accuracy of words for expression and pose"),
         Claim("similarity", partial(gain, "sim_held_out", "imagine-yourself", "imagine-yourself.self-paired"),
               "self-paired", note=_SAME),
@@ -636,10 +680,13 @@ def add_claims(m: Measured, evidence: Evidence, claims: Mapping[str, Iterable[Cl
     for system, own in claims.items():
         for claim in own:
             name = f"personalize.{system}.claim" + (f"_{claim.part}" if claim.part else "")
+            m.used.clear()
             try:
                 figure, theirs = claim.measure(m)
-            except Missing as reason:
-                console.print(f"[yellow]! {name}: {reason}[/]", highlight=False)
+            except (Missing, IpseError, KeyError) as reason:
+                # One claim is not worth the figures of all others.
+                what = f"nothing is known of {reason}" if isinstance(reason, KeyError) else reason
+                console.print(f"[yellow]! {name}: {what}[/]", highlight=False, soft_wrap=True)
                 continue
             if not np.isfinite(figure.value):
                 console.print(f"[yellow]! {name}: nothing was measured of both[/]", highlight=False)
@@ -647,16 +694,17 @@ def add_claims(m: Measured, evidence: Evidence, claims: Mapping[str, Iterable[Cl
             times, unit = (100, "points") if claim.percent else (1, "")
             interval = figure.ci95()
             ends = (times * interval[0], times * interval[1]) if interval else None
-            note = "; ".join(filter(None, [claim.note.rstrip(", "), "gain: above 0 is as claimed", trained(m, system)]))
+            note = "; ".join(
+                filter(None, [claim.note.rstrip(", "), "gain: above 0 is as claimed", trained(m, system, len(m.used))])
+            )
             evidence.add(
                 name, times * figure.value, unit, n=figure.people, ci95=ends,
                 against=(claim.against, times * theirs), note=note,
             )  # fmt: skip
 
 
-def trained(m: Measured, system: str) -> str:
-    """How many trainings a system's figures are of, and of how many steps."""
-    count = len({curve.method for curve in m.scores.curves if curve.method.partition(".seed-")[0] == system})
+def trained(m: Measured, system: str, count: int) -> str:
+    """That a system's figures are of so many trainings, and of how many steps."""
     told = m.plan.shown.get(system)
     if told is None or not told.training:
         return ""
@@ -683,7 +731,8 @@ def add_systems(m: Measured, evidence: Evidence, systems: Collection[str]) -> Sc
     for figure in evidence.figures[before:]:
         system = figure["name"].split(".")[1]
         if system in systems:
-            figure["note"] = f"{figure['note']}; {trained(m, system)}"
+            count = len({curve.method for curve in m.scores.curves if curve.method.partition(".seed-")[0] == system})
+            figure["note"] = f"{figure['note']}; {trained(m, system, count)}"
     for name in chosen(shown):
         training = m.plan.trainings.get(name)
         if training is not None:
