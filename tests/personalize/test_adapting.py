@@ -98,6 +98,15 @@ def test_prompts_and_numbers_that_do_not_fit(base, trained, photographs):
         next(ada.generate("A portrait of a woman."))
     with pytest.raises(IpseError, match="do not mark words"):
         next(ada.generate("A portrait of {a woman."))
+    with pytest.raises(IpseError, match=r"'a woman' stand behind the 75 tokens.*nearer to the beginning"):
+        next(ada.generate(f"{'A portrait, ' * 40} of {{a woman}}."))
+    for before in range(68, 78):
+        try:
+            _, _, words = method.words(f"{'portrait ' * before}{{young woman}}", 1)
+        except IpseError:
+            assert before >= 75
+        else:
+            assert before < 75 and words.subjects[0][-1].sum() == min(2, 75 - before), "the end is no word"
     with pytest.raises(IpseError, match="strength"):
         next(ada.generate(PROMPT, strength=-1.0))
     with pytest.raises(IpseError, match="shows one person; photographs of 2"):

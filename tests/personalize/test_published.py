@@ -139,7 +139,11 @@ def test_instantid(sdxl, photographs, tmp_path):
     with pytest.raises(WeightsError, match="ControlNetModel cannot be read"):
         open_method("instantid", sdxl, adapter=tmp_path, steps=1)
     control_for(unet).save_pretrained(tmp_path / "ControlNetModel")
-    check(open_method("instantid", sdxl, adapter=tmp_path, steps=1), photographs)
+    method = open_method("instantid", sdxl, adapter=tmp_path, steps=1)
+    check(method, photographs)
+    (tmp_path / "ControlNetModel" / "notes.txt").write_text("Another.")
+    other = open_method("instantid", sdxl, adapter=tmp_path, steps=1)
+    assert len(method.trained.sha256) == 64 and method.trained.sha256 != other.trained.sha256, "of the whole folder"
 
 
 def test_consistentid(sd15, photographs, tmp_path):

@@ -399,7 +399,7 @@ class Adapting:
         Raises
         ------
         IpseError
-            If it does not mark the words for each person.
+            If it does not mark the words for each person, or the base does not read so far.
         """
         text, places = marked(prompt)
         if self.prompted and len(places) != people:
@@ -418,6 +418,11 @@ class Adapting:
         for start, end in places if self.prompted else ():
             own = torch.zeros_like(ids, dtype=torch.bool)
             own[-1] = _tokens_between(tokenizer, text, start, end, ids.shape[1]).to(ids.device)
+            if not own.any():
+                raise IpseError(
+                    f"The words {text[start:end]!r} stand behind the {ids.shape[1] - 2} tokens that the base reads.",
+                    "Put them nearer to the beginning of the prompt, or make it shorter.",
+                )
             subjects.append(own)
         return text, encoded, Words(torch.cat(rows), ids, subjects)
 
@@ -430,7 +435,7 @@ class Adapting:
         if record is None:
             self.reader = self.reads(self.base, encoder or self.reads.usual)
             told = {"file": path.name, "trained_with": list(self.reader.fingerprints(self.features).values())}
-            self.trained = Trained(self.published(path), told)
+            self.trained = Trained(self.published(path), told, _sha256(path))
             return
         self._check(path, record)
         self.reader = self.reads(self.base, encoder or record["encoder"])
@@ -595,7 +600,19 @@ def _tokens_between(tokenizer: Any, text: str, start: int, end: int, length: int
     before = 1 + count(text[:start])  # the token of the beginning comes first
     inside = torch.zeros(length, dtype=torch.bool)
     inside[before : before + count(text[start:end])] = True
+    inside[-1] = False  # that of the end, where the text goes on
     return inside
+
+
+def _sha256(path: Path) -> str:
+    """Of a file; of a folder, over the names and contents of all files in it."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    for one in sorted(one for one in path.rglob("*") if one.is_file()):
+        digest.update(f"{one.relative_to(path).as_posix()}\0{_sha256(one)}\n".encode())
+    return digest.hexdigest()
 
 
 def _count(people: int) -> str:

@@ -174,7 +174,9 @@ class MasterWeaver(Adapting):
     def condition(self, people: Sequence[Features], words: Words, strength: float) -> Conditions:
         """Tokens of the person beside those of the text, in every cross-attention layer."""
         (person,) = people
-        return self._by(self.network.tokens(person["patches"]), words.text, strength)
+        # In training there are always two looks, and queries share their attention between these and each other.
+        twice = torch.cat([person["patches"]] * 2, 1)
+        return self._by(self.network.tokens(twice), words.text, strength)
 
     def _by(self, tokens: Tensor, text: Tensor, strength: float = 1.0) -> Conditions:
         return Conditions(text, [self.network.on(self.unet, tokens, strength=strength)])
