@@ -1,5 +1,7 @@
 """Photographs: the person in them is found, and what is wrong with them is said."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -72,6 +74,17 @@ def test_what_is_doubtful_is_said(reader, photographs):
     blurred = resize(resize(photographs[1][0], 24, 24), 128, 128)
     with pytest.warns(ReferenceWarning, match="The photograph: The face is blurred"):
         reader.person([blurred], ["vector"])
+
+
+def test_an_encoder_without_a_threshold_says_that_it_did_not_compare(base, photographs):
+    reader = FaceReader(base)
+    reader.encoder.threshold = None
+    with pytest.warns(ReferenceWarning, match=r"face-world: whether these show one person was not checked"):
+        reader.person([photographs[1][0], photographs[4][0]], ["vector"])
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        reader.person(photographs[1][:1], ["vector"])
+    assert not any("not checked" in str(one.message) for one in said), "one photograph is of one person"
 
 
 def test_places_of_a_face_and_the_face_in_a_picture(reader, photographs):

@@ -70,6 +70,8 @@ REGIONS = ("face", "eyes", "nose", "mouth", "ears")
 
 # As in enrolling: faces below this quality serve nobody.
 _USELESS = 0.02
+# Among fewer photographs `fuse` rejects none without a threshold.
+_TELLING = 4
 # Parts and places of the feature "face".
 _FACE = [LABELS.index(part) for part in ("face", "eyes", "brows", "lips", "mouth", "beard", "glasses")]
 _PLACES = (16, 16)
@@ -496,6 +498,13 @@ class FaceReader(Reader):
         ]
         weights = [chosen[i].quality.overall for i in places]
         limit = getattr(self.encoder, "threshold", None)
+        if limit is None and len(places) < _TELLING:
+            warnings.warn(
+                f"Nobody has measured how unlike two photographs of one person are to {self.encoder.name}: whether "
+                "these show one person was not checked. Look at them, or use an encoder with a threshold.",
+                ReferenceWarning,
+                stacklevel=4,
+            )
         fused = fuse(vectors, weights, metric="cosine", limit=limit)
         odd = [_name(places[i], photographs) for i in fused.rejected]
         if 2 * len(odd) >= len(places):
