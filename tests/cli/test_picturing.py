@@ -210,6 +210,19 @@ def test_who_does_not_allow_it_is_not_shown(capsys, base_folder, two_photographs
     assert code == 0 and provenance(out.strip())[1]["consent"][0]["source"] == "form 12"
 
 
+def test_nobody_is_shown_while_a_gallery_cannot_be_asked(capsys, base_folder, two_photographs, adapter, tmp_path):
+    from ipse.gallery import EncoderSpec, Gallery
+
+    # Of an encoder that is not to be had, so that nobody on a photograph can be looked up.
+    Gallery.create(tmp_path / "gallery", EncoderSpec("toy", "f" * 64, "l2", 16, threshold=0.5))
+    code, out, err = run(
+        capsys, "generate", "--base", base_folder, "--adapter", adapter, "--prompt", "A portrait of {a woman}.",
+        "--who", two_photographs / "0.png", "--gallery", tmp_path / "gallery", "--steps", 1, "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert (code, out) == (2, "") and "could not be checked" in err and "toy" in err
+    assert not (tmp_path / "out").exists()
+
+
 def test_somebody_is_painted_into_a_picture(capsys, base_folder, two_photographs, adapter, tmp_path):
     from ipse.images import read_image, resize, save_png
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ipse.cli.recognizing import make_reader, open_gallery, printable
-from ipse.errors import DataError, GalleryError, IpseError
+from ipse.errors import ConsentError, DataError, GalleryError, IpseError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,7 +63,7 @@ def resolve(who: str, gallery: Path, key_file: Path | None = None) -> Who:
     DataError, GalleryError
         If there is nothing and nobody of that name.
     ConsentError
-        If the recorded consent does not allow it.
+        If the recorded consent does not allow it, or it could not be looked up.
     """
     from ipse.images import image_files, read_image
 
@@ -93,7 +93,13 @@ def resolve(who: str, gallery: Path, key_file: Path | None = None) -> Who:
 
 
 def _enrolled(files: Sequence[Path], gallery: Gallery) -> Mapping[str, Any] | None:
-    """The consent of whom the gallery knows on photographs; None where it knows nobody."""
+    """The consent of whom the gallery knows on photographs; None where it knows nobody.
+
+    Raises
+    ------
+    ConsentError
+        If the recorded consent does not allow it, or the gallery could not be asked.
+    """
     from ipse.gallery.index import Entry
 
     try:
@@ -102,8 +108,11 @@ def _enrolled(files: Sequence[Path], gallery: Gallery) -> Mapping[str, Any] | No
         vectors = [face.vector for reading in readings for face in reading.faces]
         names = [answer.name for answer in gallery.search(vectors, 1) if answer.known] if vectors else []
     except IpseError as error:
-        typer.echo(f"Whether the gallery knows them was not checked: {error.message}", err=True)
-        return None
+        # Whoever refuses must not be shown because their refusal could not be found.
+        raise ConsentError(
+            f"Whether the gallery knows who is on the photographs could not be checked: {error.message}",
+            error.hint or "Repair the gallery, or name another by --gallery.",
+        ) from error
     for name in names:
         gallery.require(name, "generate")
     return gallery.person(names[0]).consent if names else None
