@@ -21,8 +21,8 @@ def closed(untrained):
 @pytest.fixture
 def opened(closed):
     for layer in closed.network.layers.values():
-        layer.alpha_attend.data.fill_(0.7)
-        layer.alpha_feed.data.fill_(-0.4)
+        layer.alpha_attend.data.fill_(0.07)
+        layer.alpha_feed.data.fill_(-0.04)
     return closed
 
 
@@ -33,6 +33,18 @@ def test_the_gate_is_closed_at_first(closed, batch_of):
         torch.testing.assert_close(closed.predict(batch), plain, rtol=0, atol=0)
         next(iter(closed.network.layers.values())).alpha_attend.fill_(0.5)
         assert not torch.allclose(closed.predict(batch), plain)
+
+
+def test_a_short_training_can_open_the_gate(closed, batch_of):
+    layer = next(iter(closed.network.layers.values()))
+    pixels, face = torch.randn(3, 4, 16), closed.network.tokens(batch_of(closed).people[0]["local"])
+    gains = []
+    with torch.no_grad():
+        # What 500 steps add up to at a mean rate of a quarter of a thousandth; and as far as it goes.
+        for alpha in (0.125, 100.0):
+            layer.alpha_attend.fill_(alpha)
+            gains.append(float(layer(pixels, face, 1.0).norm()))
+    assert gains[0] > 0.8 * gains[1]
 
 
 def test_pixels_gain_from_the_face_before_they_look_at_the_text(opened, batch_of):

@@ -8,7 +8,8 @@ Adapting Increment Regularization, FAIR), so that the base decides there; and th
 others of the same person, more and more often as training goes on.
 
 Structure and gates are those of the project's published code (facechain_adapter); the two rules are from the abstract,
-so that their weights and pace are our own. There, the adapter stands before the norm of the cross-attention, and here
+so that their weights and pace are our own. The gates open `_GAIN` times as fast, for our trainings are so short that
+they would hardly leave zero; they begin there all the same. There, the adapter stands before the norm of the cross-attention, and here
 behind it, where handles are; a norm of its own follows either way. The encoder is ours, whose feature map stands for
 the tokens of a transformer.
 """
@@ -28,6 +29,10 @@ from ipse.diffusion.attention import CROSS, Call, Handle, Layer, Part, attend, f
 from ipse.errors import IpseError
 from ipse.personalize.adapting import Adapting, Batch, Conditions, Options, Words
 from ipse.personalize.references import Features
+
+
+# An optimizer's step is about its rate, whatever the gradient: without this the sum of all rates bounds the gates.
+_GAIN = 10.0
 
 
 @dataclass(frozen=True)
@@ -74,9 +79,9 @@ class GatedLayer(nn.Module):
         both = self.norm_attend(torch.cat([pixels, self.linear(face)], 1))
         query = split_heads(self.to_q(both[:, : pixels.shape[1]]), self.heads)
         seen = self.to_out(attend(query, self.to_k(both), self.to_v(both)))
-        gain = strength * self.alpha_attend.tanh() * seen
+        gain = strength * (_GAIN * self.alpha_attend).tanh() * seen
         wide, gate = self.widen(self.norm_feed(pixels + gain)).chunk(2, -1)
-        return gain + strength * self.alpha_feed.tanh() * self.narrow(wide * functional.gelu(gate))
+        return gain + strength * (_GAIN * self.alpha_feed).tanh() * self.narrow(wide * functional.gelu(gate))
 
 
 class FactNetwork(nn.Module):
