@@ -1,5 +1,7 @@
 """The figures of personalization, on vectors and classes whose figures are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -54,6 +56,19 @@ def test_a_picture_without_a_face_is_a_failure(people):
     figure = p.identity_similarity(made, numbers, held, person, PEOPLE, "l2", missing=-5)
     lost = whole.sums[:3, 0].sum()
     assert figure.value == pytest.approx((12 * whole.value - lost - 15) / 12)
+
+
+def test_an_interval_draws_people_of_a_group_together():
+    shared, people = np.random.default_rng(0).normal(size=10), 40
+    group = np.arange(people) // 4
+    figure = p.mean_of(shared[group], np.arange(people), people)
+    grouped = replace(figure, groups=group)
+    one, four = (np.ptp(one.ci95()) for one in (grouped, figure))
+    # Four people who are alike say no more than one of them.
+    assert one == pytest.approx(np.ptp(p.mean_of(shared, np.arange(10), 10).ci95())) and one > 1.5 * four
+    assert np.ptp(grouped.minus(replace(figure, sums=np.roll(figure.sums, 20, 0))).ci95()) > 1.5 * four
+    assert p.joined([figure, grouped], np.maximum).groups is group
+    assert replace(figure, groups=0 * group).ci95() is None
 
 
 def test_people_with_nothing_to_compare_are_left_out():

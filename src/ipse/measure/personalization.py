@@ -37,10 +37,14 @@ class Figure:
         (P, C): a row for each person; all zero where nothing was measured of somebody.
     statistic
         Maps sums of rows (..., C) to (...) values, NaN where there is nothing.
+    groups
+        (P,) numbers of people whom an interval draws together, such as those who were shown by the same prompts; by
+        default everybody is drawn alone.
     """
 
     sums: Floats
     statistic: Callable[[Floats], Floats] = field(repr=False)
+    groups: Ints | None = field(default=None, repr=False)
 
     @cached_property
     def value(self) -> float:
@@ -57,10 +61,12 @@ class Figure:
         return (self.sums != 0).any(1)
 
     def ci95(self, n: int = 2000, seed: int = 0) -> tuple[float, float] | None:
-        """The 95 % interval of a bootstrap over people; None where there are fewer than two."""
-        if self.people < 2:
+        """The 95 % interval of a bootstrap over groups of people; None where there are fewer than two."""
+        groups = np.arange(len(self.sums)) if self.groups is None else self.groups
+        drawn = groups[self._measured]
+        if len(np.unique(drawn)) < 2:
             return None
-        values = self.statistic(bootstrap_sums(self.sums[self._measured], n=n, seed=seed))
+        values = self.statistic(bootstrap_sums(self.sums[self._measured], drawn, n=n, seed=seed))
         values = values[np.isfinite(values)]
         if not len(values):
             return None
@@ -82,7 +88,7 @@ def joined(figures: Sequence[Figure], statistic: Callable[..., Floats]) -> Figur
     Parameters
     ----------
     figures
-        K figures of the same people.
+        K figures of the same people; they are drawn in groups as those of the first that has some.
     statistic
         Maps K arrays (...) of their values to (...) values.
     """
@@ -94,7 +100,8 @@ def joined(figures: Sequence[Figure], statistic: Callable[..., Floats]) -> Figur
         parts = np.split(sums, ends, axis=-1)
         return statistic(*(figure.statistic(part) for figure, part in zip(figures, parts, strict=True)))
 
-    return Figure(sums, together)
+    groups = next((figure.groups for figure in figures if figure.groups is not None), None)
+    return Figure(sums, together, groups)
 
 
 def mean_of(values: npt.ArrayLike, person: npt.ArrayLike, people: int) -> Figure:
