@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from ipse._files import write_whole
 from ipse.diffusion import Base
 from ipse.diffusion.training.data import Corpus, column_of, keypoints_of, pack, persons_of
 from ipse.diffusion.training.denoiser import Captions, DenoiserOptions, latents_of, spread_steps
@@ -130,7 +131,7 @@ class FeatureStore:
         """Look at all pictures; after a break, at those that are missing."""
         pixels, total = self.corpus.pixels, len(self.corpus.pixels)
         place = part.with_suffix(".count")
-        start = int(place.read_text()) if part.exists() and place.exists() else 0
+        start = _count_in(place) if part.exists() else 0
         array = np.load(part, mmap_mode="r+") if start else None
         for first in range(start, total, _BLOCK):
             rows = np.arange(first, min(first + _BLOCK, total))
@@ -143,13 +144,21 @@ class FeatureStore:
                 array = np.lib.format.open_memmap(part, "w+", kind, (total, *values.shape[1:]))
             array[rows] = values
             array.flush()
-            place.write_text(str(int(rows[-1]) + 1))
+            write_whole(place, str(int(rows[-1]) + 1).encode())
             self.on_look(int(rows[-1]) + 1, total)
         place.unlink(missing_ok=True)
 
     def look(self, name: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """(n, …) of a feature of some rows of the folder, computed now."""
         return self.reader.look(list(self.corpus.pixels[rows]), self[self.reader.place][rows], name)
+
+
+def _count_in(place: Path) -> int:
+    """The number in a file; 0 where there is none."""
+    try:
+        return int(place.read_text())
+    except (OSError, ValueError):
+        return 0
 
 
 # --- Captions ---------------------------------------------------------------------------------------------------------
