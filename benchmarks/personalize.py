@@ -14,8 +14,8 @@ checkpoint or picture was: start it by the same command.
 
 All adapters of one comparison have the same base, data, batches and number of steps (`STEPS`); the face adapter and the
 two best systems are trained with three seeds, the others with one. Pictures of one person and prompt start from the
-same noise for everybody. The people of the bench are shared out: some people and some prompts to each of `GROUPS`, so
-that an interval over people is one over prompts, too.
+same noise for everybody. The people of the bench are shared out: some people and some prompts to each of `GROUPS`, and
+intervals draw groups, so that they are over people and over prompts.
 
 Batches' base passes are not shared between systems: an adapter acts inside the U-Net from its first cross-attention on,
 so what two of them compute is the same up to there and no further, a twentieth of a pass. What is the same to the bit
@@ -41,6 +41,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from rich.console import Console
 
@@ -55,7 +56,7 @@ from ipse.personalize.listing import read_people, read_pictures
 from ipse.personalize.observing import Observer
 from ipse.personalize.page import plot, write_page
 from ipse.personalize.prompts import Prompt
-from ipse.personalize.references import PIXEL_FEATURES
+from ipse.personalize.references import PIXEL_FEATURES, FaceReader
 from ipse.personalize.scoring import Scores, chosen, score
 from ipse.personalize.training import AdapterRecipe, FeatureStore, features_of, system_of, train_adapter
 from ipse.training.loop import with_steps
@@ -85,8 +86,8 @@ PICTURE_STEPS = 20
 TRIED_FROM = 890_000
 """The first person of a trial: nobody of the bench."""
 
-POSES = tuple(tuple((x / 1.6 + dx, y) for x, y in POSE) for dx in (-0.07, 0.43))
-"""`POSE` of two people side by side."""
+POSES = tuple(tuple((x + dx, y) for x, y in POSE) for dx in (-0.25, 0.25))
+"""`POSE` of two people side by side, moved as StoryMaker moves pictures that it pairs, and of the same size."""
 SELF_PAIRED = [{"until": 0.8, "same": 1.0}, {"until": 1.0, "same": 1.0, "full": 1.0, "short": 0.0}]
 
 
@@ -276,7 +277,7 @@ class Plan:
 
 
 class TimeIsUp(Exception):
-    """So that a job ends between two pictures."""
+    """So that work ends between two pictures."""
 
 
 @dataclass(frozen=True)
@@ -311,15 +312,31 @@ class Setting:
     cache: Path | None = None
     end: float = float("inf")
 
-    @property
+    @cached_property
     def home(self) -> Path:
-        """Where runs and pictures of this base are."""
-        return self.work / self.base.fingerprint[:12]
+        """Where runs and pictures are: apart for each base, for other data or networks that look at them, and a trial.
+
+        So nothing is taken for finished that began with something else, and a trial decides nothing for others.
+        """
+        decided = [self.files, FaceReader(self.base).fingerprints(["vector"])]
+        digest = hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()
+        return self.work / f"{self.base.fingerprint[:12]}-{digest[:8]}{'-trial' if self.trial else ''}"
+
+    @property
+    def files(self) -> list[tuple[str, int]]:
+        """Names and sizes of the files of the data."""
+        found = [path for folder in self.data for path in sorted(folder.rglob("*.parquet"))]
+        return [(path.name, path.stat().st_size) for path in found]
 
     @property
     def minutes(self) -> float | None:
         """What is left of the time."""
         return None if self.end == float("inf") else max(0.0, self.end - time.monotonic()) / 60
+
+    def keep_on(self, done: int = 0, total: int = 0) -> None:
+        """Called in the middle of long work: raises `TimeIsUp` when it is."""
+        if time.monotonic() > self.end:
+            raise TimeIsUp
 
     @cached_property
     def observer(self) -> Observer:
@@ -336,6 +353,11 @@ class Setting:
         """People of each group, and what is asked of them; in a trial there are two, and one prompt of one person."""
         names = [name for name, prompt in bench.prompts().items() if prompt.people == 1]
         return groups_of(self.people, 2, each, names[1:8:4]) if self.trial else groups_of(self.people, GROUPS, each)
+
+    def drawn(self, people: Sequence[str]) -> npt.NDArray[np.intp]:
+        """(P,) the group of each of some people; who is in none has one alone."""
+        group = {name: number for number, (own, _) in enumerate(self.groups()) for name in own.people}
+        return np.array([group.get(name, -1 - row) for row, name in enumerate(people)], np.intp)
 
     # --- Trainings --------------------------------------------------------------------------------------------------
 
@@ -372,8 +394,7 @@ class Setting:
         def told(done: int, total: int) -> None:
             if done % 2048 < 64 or done == total:
                 console.print(f"{name}: {done} of {total} looked at")
-            if time.monotonic() > self.end:
-                raise TimeIsUp
+            self.keep_on()
 
         return features_of(self.recipe(name, training), self.base, self.data, self.cache, on_look=told)
 
@@ -473,9 +494,8 @@ def _look(setting: Setting, plan: Plan, name: str) -> None:
 
 
 def looked_as(setting: Setting) -> list[Any]:
-    """What features were computed of: names and sizes of files."""
-    files = [path for folder in setting.data for path in sorted(folder.rglob("*.parquet"))]
-    return [str(setting.cache), [[path.name, path.stat().st_size] for path in files]]
+    """What features were computed of, and where they are kept."""
+    return [str(setting.cache), [list(file) for file in setting.files]]
 
 
 def _train(setting: Setting, plan: Plan, name: str) -> bool:
@@ -542,10 +562,6 @@ def _show(setting: Setting, plan: Plan, name: str) -> None:
     told, decided = plan.shown[name], shown_as(setting, plan, name)
     method = opened(setting, plan, name)
 
-    def on_progress(done: int, total: int) -> None:
-        if time.monotonic() > setting.end:
-            raise TimeIsUp
-
     settings = {"adapter": decided["adapter"] if decided else ""}
     folders = pictures_of(setting, plan, name)
     for number, (out, (people, prompts)) in enumerate(zip(folders, setting.groups(told.each), strict=True)):
@@ -553,7 +569,7 @@ def _show(setting: Setting, plan: Plan, name: str) -> None:
         for strengths, n in ((told.strengths, 1), ((max(told.strengths),), 2 if told.twice else 1)):
             bench.make_pictures(
                 method, people, out, prompts=asked, strengths=strengths, n=n, seed=number, settings=settings,
-                on_progress=on_progress,
+                on_progress=setting.keep_on,
             )  # fmt: skip
         Console().print(f"{name}: group {number + 1} of {len(folders)}")
     _write(setting.home / "shown" / f"{name}.json", decided)
@@ -696,7 +712,13 @@ def processes(arguments: Sequence[str], logs: Path, end: float) -> Iterator[Call
 
 
 def scored(setting: Setting, plan: Plan) -> Scores:
-    """What the pictures of a plan that are finished come to."""
+    """What the pictures of a plan that are finished come to.
+
+    Raises
+    ------
+    TimeIsUp
+        If they were not all looked at in time; what was seen is kept.
+    """
     made, problems = [], []
     for name in plan.shown:
         if is_done(setting, plan, f"show {name}"):
@@ -704,7 +726,14 @@ def scored(setting: Setting, plan: Plan) -> Scores:
                 if folder.exists():
                     more, said = read_pictures(folder)
                     made, problems = made + more, problems + said
-    return score(made, read_people(setting.people.folder), bench.prompts(), setting.observer, problems)
+    photographs = read_people(setting.people.folder)
+    scores = score(made, photographs, bench.prompts(), setting.observer, problems, setting.keep_on)
+    groups = setting.drawn(scores.people)
+    curves = [
+        replace(curve, figures={name: replace(figure, groups=groups) for name, figure in curve.figures.items()})
+        for curve in scores.curves
+    ]
+    return replace(scores, curves=curves)
 
 
 def best_of(setting: Setting, plan: Plan) -> list[str]:
@@ -768,15 +797,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     trial = {"people": 4, "start": TRIED_FROM} if args.dry else {}
     setting = Setting(base, args.data, args.work, args.judge, args.steps, args.batch, trial, args.cache, end)
     systems = args.only or SYSTEMS
-    plan, console = Plan.of(systems, _read(setting.home / "best.json") or (), args.seeds), Console()
     if args.job:
         # Whatever the best are by now: the plan that a job belongs to has all of them.
-        plan = Plan.of(systems, systems, args.seeds)
+        plan = Plan.of(systems, SYSTEMS, args.seeds)
         return FINISHED if work(setting, plan, args.job) else UP
+    plan, console = Plan.of(systems, _read(setting.home / "best.json") or (), args.seeds), Console()
     if args.plan:
         for job in jobs_of(setting, plan, pictures=not args.train_only):
             console.print(f"{'done' if is_done(setting, plan, job) else '    '} {job}", highlight=False)
         return 0
+    if not args.train_only:
+        # A judge that cannot be opened is known now, rather than after hours of training.
+        setting.observer  # noqa: B018
 
     def off(plan: Plan) -> dict[str, str]:
         jobs = jobs_of(setting, plan, pictures=not args.train_only)
@@ -786,16 +818,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with processes(_common(given), setting.home / "logs", end) as start:
             return work_off(jobs, done, start, args.workers)
 
-    left = off(plan)
-    if not left and not args.train_only and args.seeds > 1:
-        plan = Plan.of(systems, best_of(setting, plan), args.seeds)
+    try:
         left = off(plan)
-    for job, why in left.items():
-        console.print(f"[yellow]! {job}: {why}[/]", highlight=False)
-    if args.train_only or any(why == "time was up" for why in left.values()):
-        return UP if left else FINISHED
-    evidence = Evidence("personalize", seeds=range(args.seeds))
-    measure(setting, plan, evidence, systems)
+        if not left and not args.train_only and args.seeds > 1:
+            plan = Plan.of(systems, best_of(setting, plan), args.seeds)
+            left = off(plan)
+        for job, why in left.items():
+            console.print(f"[yellow]! {job}: {why}[/]", highlight=False)
+        if args.train_only or any(why == "time was up" for why in left.values()):
+            return UP if left else FINISHED
+        evidence = Evidence("personalize", seeds=range(args.seeds))
+        measure(setting, plan, evidence, systems)
+    except TimeIsUp:
+        console.print("[yellow]! pictures were not all judged: time was up[/]", highlight=False)
+        return UP
     print(evidence.summary())
     if args.dry:
         console.print("a trial: nothing is written")

@@ -1,6 +1,7 @@
 """The sweep that trains and measures all systems: its plan, its queue, and small runs from beginning to end."""
 
 import itertools
+import json
 import shutil
 import sys
 import time
@@ -18,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import personalize as sweep
 from ipse.attributes.judge import open_judge
 from ipse.diffusion.training.recipe import options_of
-from ipse.errors import IpseError
+from ipse.errors import IpseError, WeightsError
 from ipse.faces.landmarks import five_of
 from ipse.images import read_image, save_png
 from ipse.measure import Evidence
@@ -101,6 +102,38 @@ def test_a_system_comes_with_what_it_is_held_against():
     assert "instantid.seed-1" not in plan.trainings
 
 
+def test_a_job_knows_all_that_the_plan_of_its_run_can_have(base_folder, portraits, cache, tmp_path):
+    # PhotoVerse is among the best, and FreeCure is held against it.
+    assert "photoverse.seed-1" in sweep.Plan.of(["freecure"], ["photoverse"]).shown
+    given = ["--base", base_folder, "--data", portraits, "--cache", cache, "--work", tmp_path / "work", "--dry"]
+    given += ["--only", "freecure", "--job", "show photoverse.seed-1"]
+    with pytest.raises(WeightsError, match=r"There is no adapter .*photoverse.seed-1"):
+        sweep.main([str(word) for word in given])
+
+
+def test_other_data_or_a_trial_begin_anew(base, portraits, tmp_path):
+    whole = sweep.Setting(base, [portraits], tmp_path)
+    shutil.copytree(portraits, tmp_path / "more")
+    assert whole.home == replace(whole, data=[tmp_path / "more"]).home, "wherever they are"
+    assert whole.home != replace(whole, data=[portraits, tmp_path / "more"]).home
+    assert whole.home != replace(whole, trial=SMALL).home
+
+
+def test_faces_are_told_places_that_training_has(base, portraits, cache, tmp_path):
+    setting = sweep.Setting(base, [portraits], tmp_path, cache=cache)
+    five = np.nanmedian(setting.store(sweep.TRAININGS["face-adapter"])["five"], 0)
+    left, right = np.array(sweep.POSES)
+    # Of two people each is a quarter of the width aside, and as large as one alone.
+    for pose in (np.array(sweep.POSE), left + [0.25, 0], right - [0.25, 0]):
+        assert np.abs(pose - five).max() < 0.06
+        np.testing.assert_allclose(shape_of(pose), shape_of(five), rtol=0.15)
+
+
+def shape_of(five):
+    """The distance of the eyes over that from eyes to mouth."""
+    return np.linalg.norm(five[1] - five[0]) / np.linalg.norm(five[3:].mean(0) - five[:2].mean(0))
+
+
 def test_everybody_and_every_prompt_is_in_one_group(tmp_path):
     people = bench.BenchSet(tmp_path, {}, {f"{900000 + i}": {"gender": "male"} for i in range(100)})
     groups = sweep.groups_of(people, sweep.GROUPS, sweep.EACH)
@@ -110,6 +143,43 @@ def test_everybody_and_every_prompt_is_in_one_group(tmp_path):
     assert sorted(asked) == sorted(name for name, prompt in bench.prompts().items() if prompt.people == 1)
     fewer = sweep.groups_of(people, sweep.GROUPS, 1)
     assert all({*b.people} < {*a.people} for (a, _), (b, _) in zip(groups, fewer, strict=True))
+
+
+@pytest.fixture(scope="module")
+def base_folder(base, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base")
+    base.pipeline.save_pretrained(folder)
+    (folder / "ipse.json").write_text(json.dumps({"name": "tiny", "sha256": {}}))
+    return folder
+
+
+def test_a_judge_that_is_not_there_is_said_first(base_folder, portraits, cache, tmp_path):
+    given = ["--base", base_folder, "--data", portraits, "--cache", cache, "--work", tmp_path / "work", "--dry"]
+    given += ["--only", "face-adapter", "--steps", 1, "--batch", 2, "--seeds", 1, "--workers", 0, "--minutes", 1]
+    with pytest.raises(WeightsError):
+        sweep.main([str(word) for word in (*given, "--judge", tmp_path / "none.safetensors")])
+    assert not [*(tmp_path / "work").rglob("record.json")]
+
+
+def test_looking_goes_on_whatever_a_sudden_end_left(base, portraits, tmp_path):
+    setting = sweep.Setting(base, [portraits], tmp_path, cache=tmp_path / "cache")
+    training = sweep.TRAININGS["face-adapter"]
+    with pytest.raises(sweep.TimeIsUp):
+        replace(setting, end=time.monotonic()).store(training)["five"]
+    (place,) = (tmp_path / "cache").rglob("five-*.count")
+    store = setting.store(training)
+    assert int(place.read_text()) == len(store.corpus.pixels)
+    place.write_text("")
+    assert np.isfinite(store["five"]).any() and not place.exists()
+
+
+@pytest.mark.filterwarnings("ignore::ipse.personalize.references.ReferenceWarning")
+def test_time_can_be_up_while_pictures_are_judged(base_folder, portraits, cache, tmp_path):
+    given = ["--base", base_folder, "--data", portraits, "--cache", cache, "--work", tmp_path / "work", "--dry"]
+    given += ["--only", "face-adapter", "--steps", 1, "--batch", 4, "--seeds", 1, "--workers", 0]
+    whole = [str(word) for word in given]
+    assert sweep.main(whole) == sweep.FINISHED
+    assert sweep.main([*whole, "--minutes", "0"]) == sweep.UP, "all is made, and not all judged"
 
 
 # --- The queue ----------------------------------------------------------------------------------------------------
@@ -163,6 +233,8 @@ def test_from_pictures_to_claims(setting):
     assert sweep.work(setting, plan, "people") and not sweep.work(up, plan, "show bare")
     assert not sweep.is_done(setting, plan, "show bare"), "one picture is not all"
     assert off(setting, plan) == {}
+    with pytest.raises(sweep.TimeIsUp):
+        sweep.scored(replace(setting, end=time.monotonic()), plan)
 
     def never(job):
         raise AssertionError(f"{job} is done already")
@@ -172,6 +244,9 @@ def test_from_pictures_to_claims(setting):
 
     evidence = Evidence("personalize", command="sweep")
     scores = sweep.measure(setting, plan, evidence, ["facechain-fact"])
+    drawn = setting.drawn(scores.people)
+    assert all((figure.groups == drawn).all() for curve in scores.curves for figure in curve.figures.values())
+    assert sorted(drawn) == [0, 0, 1], "three people in two groups"
     assert {curve.method for curve in scores.curves} == {"bare", "facechain-fact", "facechain-fact.no-fair"}
     found = {figure["name"]: figure for figure in evidence.figures}
     assert {"personalize.facechain-fact.rank1", "personalize.bare.rank1", "personalize.ceiling.rank1"} <= found.keys()
