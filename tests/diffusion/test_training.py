@@ -531,6 +531,9 @@ def test_a_base_is_taken_apart_and_put_together_again(finished, tmp_path):
     again = assemble(tmp_path / "runs", tmp_path / "again")
     assert again["sha256"] == first["sha256"]
     assert again["stages"] == first["stages"]
+    for file in (tmp_path / "again").rglob("*"):
+        assert file.suffix != ".json" or str(tmp_path) not in file.read_text()
+        assert file.is_dir() or file.stat().st_mode == (tmp_path / "again" / "model_index.json").stat().st_mode
     assert load_base(tmp_path / "again").fingerprint == load_base(tmp_path / "base").fingerprint
     with pytest.raises(DataError, match="is there already"):
         unpack(tmp_path / "base", tmp_path / "runs")

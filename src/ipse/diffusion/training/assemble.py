@@ -126,7 +126,15 @@ def assemble(runs: str | Path, out: str | Path, name: str = "world-base") -> dic
             raise TrainingError(
                 f"Half precision changes pictures by {difference:.3f} of their range.", "Train on, with a lower rate."
             )
+        for config in part.rglob("config.json"):
+            # Where the runs lay is nobody's business.
+            told = json.loads(config.read_text())
+            told.pop("_name_or_path", None)
+            config.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
         files = sorted(part.rglob("*.safetensors"))
+        for file in files:
+            # Safetensors leaves them to their owner alone.
+            shutil.copymode(part / "model_index.json", file)
         record = {
             "format": FORMAT,
             "name": name,
