@@ -64,15 +64,15 @@ def generate(
 
     - `ipse generate --prompt "A portrait of a smiling woman with red hair."`
 
-    - `ipse generate --prompt "A headshot of an old man, wearing a hat." -n 1 --seed 7 --steps 40`
+    - `ipse generate --prompt "A headshot of an old man, wearing a brimmed hat." -n 1 --seed 7 --steps 40`
 
     - `ipse generate --prompt "A portrait of a man." --sampler dpm --steps 10`
 
     - `ipse generate --who ada.jpg --prompt "A portrait of {a woman}, smiling." --method instantid --strength 0.8`
 
-    - `ipse generate --who Ada --prompt "A portrait of {a woman}, wearing a hat." --report ada.html`
+    - `ipse generate --who Ada --prompt "A portrait of {a woman}, wearing a brimmed hat." --report ada.html`
 
-    - `ipse generate --from ada.safetensors --prompt "A portrait of a woman, wearing a hat."`
+    - `ipse generate --from ada.safetensors --prompt "A portrait of a woman, wearing a brimmed hat."`
     """
     _check(
         start,

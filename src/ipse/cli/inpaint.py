@@ -53,7 +53,7 @@ def inpaint(
 
     - `ipse inpaint ada.png --region hair --prompt "A portrait of a woman with red hair." -n 4`
 
-    - `ipse inpaint ada.png --mask mask.png --prompt "A portrait of a woman, wearing a hat."`
+    - `ipse inpaint ada.png --mask mask.png --prompt "A portrait of a woman, wearing a brimmed hat."`
 
     - `ipse inpaint group.png --mask mask.png --who ben.jpg --prompt "A portrait of {a man}, smiling."`
     """

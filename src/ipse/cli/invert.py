@@ -36,7 +36,7 @@ def invert(
 
     - `ipse invert ada.png --prompt "A portrait of a woman." --out ada.safetensors --again again.png`
 
-    - `ipse generate --from ada.safetensors --prompt "A portrait of a woman, wearing a hat."`
+    - `ipse generate --from ada.safetensors --prompt "A portrait of a woman, wearing a brimmed hat."`
     """
     from ipse.images import read_image, save_png
 

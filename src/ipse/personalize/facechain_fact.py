@@ -9,9 +9,9 @@ others of the same person, more and more often as training goes on.
 
 Structure and gates are those of the project's published code (facechain_adapter); the two rules are from the abstract,
 so that their weights and pace are our own. The gates open `_GAIN` times as fast, for our trainings are so short that
-they would hardly leave zero; they begin there all the same. There, the adapter stands before the norm of the cross-attention, and here
-behind it, where handles are; a norm of its own follows either way. The encoder is ours, whose feature map stands for
-the tokens of a transformer.
+they would hardly leave zero; they begin there all the same. There, the adapter stands before the norm of the
+cross-attention, and here behind it, where handles are; a norm of its own follows either way. The encoder is ours, whose
+feature map stands for the tokens of a transformer.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from ipse.diffusion.attention import CROSS, Call, Handle, Layer, Part, attend, f
 from ipse.errors import IpseError
 from ipse.personalize.adapting import Adapting, Batch, Conditions, Options, Words
 from ipse.personalize.references import Features
-
 
 # An optimizer's step is about its rate, whatever the gradient: without this the sum of all rates bounds the gates.
 _GAIN = 10.0
