@@ -55,7 +55,9 @@ def test_the_judge_that_comes_with_ipse_tells_light_and_heads_of_the_world():
     told, features = judge.tell(pictures)
     for name in ("light_side", "head"):
         true = judge.truth(name, known)
-        assert set(true) == {"left", "right"} and (told[name] == true).mean() > 0.8
+        # Of light from far above or below no side is said.
+        said = true != ""
+        assert set(true[said]) == {"left", "right"} and (told[name] == true)[said].mean() > 0.8
     assert features.shape == (8, 256)
 
 
