@@ -2,10 +2,10 @@
 
 The judge is the classifier of recipes/base/judge.yaml that comes with ipse, trained on people that the base never saw
 (see `ipse.diffusion.training.data.for_judge`). Captions are those of 1,000 portraits of people from number 900,000 on,
-whom neither has seen, with every fact; each makes one picture by 20 steps. An attribute counts where the caption's facts
-have it; its accuracy is the mean over its classes, so that what is common does not hide what is rare. What is not said
-is not there: a full caption that names no hat is one of a bare head. Beside each figure is what the judge makes of the
-renderings themselves, or of what the autoencoder alone leaves of them. Classes that differ in degree only are taken
+whom neither has seen, with every fact; each makes one picture by 20 steps. An attribute counts where the caption's
+facts have it; its accuracy is the mean over its classes, so that what is common does not hide what is rare. What is not
+said is not there: a full caption that names no hat is one of a bare head. Beside each figure is what the judge makes of
+the renderings themselves, or of what the autoencoder alone leaves of them. Classes that differ in degree only are taken
 together: shades of a color, how far a head is turned, children and teens, young and middle-aged.
 
 Fréchet: in the features of the judge, the distance from the pictures to 1,000 renderings of other people, over the

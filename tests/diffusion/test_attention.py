@@ -42,6 +42,47 @@ def test_what_is_off_changes_no_bit(unet, predict):
     assert not unet._forward_pre_hooks
 
 
+def test_steps_are_counted_anew_where_noise_turns(unet, predict):
+    capture = Capture(Where("cross"))
+    with attached(unet, capture):
+        for timestep in (751, 501, 251, 1, 667, 334, 1):
+            predict(unet, timestep=timestep)
+            # The same level twice is the same step: guidance may take two calls.
+            predict(unet, timestep=timestep)
+        assert {step for step, _ in capture.maps} == {0, 1, 2, 3}
+        # One way, then back.
+        for timestep in (1, 334, 667, 500, 100):
+            predict(unet, timestep=timestep)
+    steps = []
+
+    class Steps(Handle):
+        def wants(self, call):
+            steps.append(call.step)
+            return False
+
+    with attached(unet, Steps()):
+        for timestep in (751, 501, 251, 1, 667, 334, 1, 500, 800):
+            predict(unet, timestep=timestep)
+    assert steps[:: len(steps) // 9] == [0, 1, 2, 3, 0, 1, 2, 0, 1]
+
+
+def test_equal_handles_in_two_blocks_leave_nothing(unet, predict):
+    plain, left = predict(unet), torch.zeros(1, 8, 8)
+    with attached(unet, Regions([[1]], left)):
+        with attached(unet, Regions([[1]], left.clone())):
+            predict(unet)
+        predict(unet)
+    assert torch.equal(predict(unet), plain)
+    assert {type(processor).__name__ for processor in unet.attn_processors.values()} == {"AttnProcessor2_0"}
+
+
+def test_regions_keep_half_precision():
+    region = torch.rand(1, 8, 8).to(torch.bfloat16)
+    assert (
+        fit_region(region, (4, 4)).dtype == torch.bfloat16 and fit_region(region > 0.5, (4, 4)).dtype == torch.float32
+    )
+
+
 def test_a_text_mask_is_kept(tiny, predict):
     unet = tiny("sd15")
     mask = torch.tensor([[1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 1, 0]])

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionMod
 
 from ipse.cli import main  # noqa: E402
 from ipse.diffusion.base import JOINT, Base, kind_of, load_base  # noqa: E402
+from ipse.diffusion.layouts import read_tensors  # noqa: E402
 from ipse.diffusion.training.assemble import assemble  # noqa: E402
 from ipse.errors import DataError, IpseError, TrainingError, WeightsError  # noqa: E402
 
@@ -140,14 +142,22 @@ def test_another_joint_encoder_is_refused(copy):
 
 
 def test_kinds_are_told_by_configuration(base):
-    class Fake:
-        def __init__(self, **config):
-            self.unet = type("Unet", (), {"config": type("Config", (), config)})
+    def of(width, name="StableDiffusionPipeline", channels=4, added=None):
+        config = SimpleNamespace(cross_attention_dim=width, addition_embed_type=added, in_channels=channels)
+        unet, vae = SimpleNamespace(config=config), SimpleNamespace(config=SimpleNamespace(latent_channels=4))
+        return type(name, (), {"unet": unet, "vae": vae})()
 
-    assert kind_of(Fake(cross_attention_dim=768)) == "sd15"
-    assert kind_of(Fake(cross_attention_dim=2048, addition_embed_type="text_time")) == "sdxl"
-    with pytest.raises(WeightsError, match="1024 channels"):
-        kind_of(Fake(cross_attention_dim=1024))
+    assert kind_of(of(768)) == "sd15"
+    assert kind_of(of(2048, "StableDiffusionXLPipeline", added="text_time")) == "sdxl"
+    # The last two are for inpainting and editing: they take what is no latent alone.
+    for refused in (
+        of(1024),
+        of(768, "FluxPipeline"),
+        of(768, "StableDiffusionInpaintPipeline", 9),
+        of(768, channels=8),
+    ):
+        with pytest.raises(WeightsError, match="is no base that ipse knows"):
+            kind_of(refused)
     with pytest.raises(WeightsError, match="32 channels"):
         kind_of(base.pipeline)
 
@@ -190,11 +200,35 @@ def test_memory_runs_out(base, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "options", [{"n": 0}, {"steps": 0}, {"seed": -1}, {"seed": 2**63}, {"steps": 1001}, {"batch": 0}]
+    "options",
+    [{"n": 0}, {"steps": 0}, {"seed": -1}, {"seed": 2**63}, {"steps": 1001}, {"batch": 0}, {"guidance": float("inf")}],
 )
 def test_numbers_that_cannot_be(base, options):
     with pytest.raises(IpseError):
         list(base.generate(PROMPT, **options))
+
+
+def test_schedules_that_begin_one_level_late_have_one_step_less(base, monkeypatch):
+    late = DDIMScheduler(steps_offset=1, timestep_spacing="leading", clip_sample=False)
+    monkeypatch.setattr(base.pipeline, "scheduler", late)
+    with pytest.raises(IpseError, match="at most 999"):
+        base.check(1, 0, 1000)
+    base.check(1, 0, 999)
+    late.set_timesteps(999)
+    assert late.timesteps[0] < 1000
+
+
+@pytest.mark.parametrize(
+    "said", ["Cannot allocate memory (os error 12)", "can't allocate memory: you tried", "CUDA out of memory"]
+)
+def test_memory_that_runs_out_is_no_damage(base_folder, monkeypatch, said):
+    def hungry(*arguments, **options):
+        raise OSError(said)
+
+    file = next((base_folder / "unet").glob("*.safetensors"))
+    monkeypatch.setattr("safetensors.safe_open", hungry)
+    with pytest.raises(IpseError, match="Memory ran out"):
+        read_tensors(file)
 
 
 def test_assembling_needs_all_stages_and_a_new_folder(base_runs, base_folder, tmp_path):

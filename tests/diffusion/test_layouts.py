@@ -564,5 +564,28 @@ def test_the_command_inspects_and_converts(bases, tmp_path, capsys, monkeypatch)
     assert code == 3 and "missing  image_proj.latents" in printed.out and "extra    odd" in printed.out
     code, printed = run("convert", "broken.safetensors", "no.bin", "--layout", "instantid")
     assert code == 2 and "does not fit the layout instantid" in printed.err and not (tmp_path / "no.bin").exists()
+    code, _ = run("convert", "adapter.safetensors", "new/folder/adapter.bin")
+    assert code == 0 and inspect("new/folder/adapter.bin").complete
+    for wrong in ("adapter.safetensor", "new"):
+        code, printed = run("convert", "adapter.safetensors", wrong)
+        assert code == 2 and "has an ending that says nothing" in printed.err
+    (tmp_path / "folder.bin").mkdir()
+    code, printed = run("convert", "adapter.safetensors", "folder.bin")
+    assert code == 2 and "Cannot write folder.bin" in printed.err
+    # Views, and two names of the same numbers, are written as they read.
+    torch.save(
+        nested(
+            {
+                key: tensor.mT.contiguous().mT if tensor.ndim == 2 else tensor
+                for key, tensor in synthetic("instantid", bases["sdxl"]).items()
+            }
+        ),
+        "views.bin",
+    )
+    code, _ = run("convert", "views.bin", "views.safetensors")
+    assert code == 0 and inspect("views.safetensors").complete
+    save_file({}, "empty.safetensors")
+    code, printed = run("inspect", "empty.safetensors")
+    assert code == 2 and "holds no tensors by name" in printed.err
     code, printed = run("inspect", "nothing.bin")
     assert code == 2 and printed.err.startswith("ipse: There is no adapter file nothing.bin.")

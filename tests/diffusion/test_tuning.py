@@ -93,6 +93,17 @@ def test_words_are_written_as_diffusers_reads_them(encoder, tokenizer, tmp_path)
         Words(encoder, tokenizer, {"<a>": "cat"}, vectors=3).read(tmp_path / "words.safetensors")
 
 
+def test_words_of_all_levels_travel(encoder, tokenizer, tmp_path):
+    words = Words(encoder, tokenizer, {"<a>": "man", "<b>": "cat"}, vectors=3, levels=2)
+    words.vectors.data += some((2, 6, 12))
+    words.save(tmp_path / "new" / "words.safetensors")
+    again = Words(encoder, tokenizer, {"<b>": "man", "<a>": "man"}, vectors=3, levels=2)
+    again.read(tmp_path / "new" / "words.safetensors")
+    assert torch.equal(again.vectors, words.vectors[:, [3, 4, 5, 0, 1, 2]])
+    with pytest.raises(WeightsError, match=r"'<a>' is \(2, 3, 12\)"):
+        Words(encoder, tokenizer, {"<a>": "cat"}, vectors=3, levels=3).read(tmp_path / "new" / "words.safetensors")
+
+
 def test_layers_and_steps_have_texts_of_their_own(tiny, predict):
     unet = tiny("world")
     text, own = some((2, 6, 12)), some((1, 6, 12), 1)
@@ -250,6 +261,42 @@ def test_pivotal_tuning_learns_the_word_first(tiny, scheduler, encoder, tokenize
     assert not torch.allclose(predict(unet), plain)
     remove_lora(unet)
     assert torch.equal(predict(unet), plain)
+
+
+def test_low_rank_changes_that_are_not_whole_are_refused(tiny, tmp_path):
+    unet, path = tiny("world"), tmp_path / "lora.safetensors"
+    add_lora(unet, 2)
+    save_lora({"unet": unet}, path)
+    whole = load_file(path)
+    first, other = [key for key in whole if key.endswith("lora_B.weight")][:2]
+    foreign = {key.replace(".lora_A.weight", ".lora_down.weight"): tensor for key, tensor in whole.items()}
+    without = {key: tensor for key, tensor in whole.items() if key != first}
+    ranks = dict(whole)
+    for half, axis in (("lora_A", 0), ("lora_B", 1)):
+        key = other.replace("lora_B", half)
+        ranks[key] = torch.cat([whole[key]] * 2, axis)
+    fresh = tiny("world")
+    for wrong in (foreign, without, ranks):
+        save_file(wrong, path)
+        with pytest.raises(WeightsError, match="is not one low-rank change"):
+            load_lora({"unet": fresh}, path)
+        assert fresh.state_dict().keys() == tiny("world").state_dict().keys()
+    save_lora({"unet": unet}, path)
+    with pytest.raises(IpseError, match="has a low-rank change 'default' already"):
+        load_lora({"unet": unet}, path)
+
+
+def test_off_within_off_stays_off_and_what_is_frozen_stays_frozen(tiny, scheduler, predict):
+    unet = tiny("world")
+    plain = predict(unet)
+    train_lora(unet, scheduler)
+    unet.requires_grad_(False)
+    with lora_off(unet):
+        with lora_off(unet):
+            assert torch.equal(predict(unet), plain)
+        assert torch.equal(predict(unet), plain)
+    assert not torch.equal(predict(unet), plain)
+    assert not any(parameter.requires_grad for parameter in unet.parameters())
 
 
 def test_damaged_files_are_told(tmp_path, tiny):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import time
 from collections.abc import Iterable
@@ -53,7 +54,9 @@ def write_pictures(base: Base, pictures: Iterable[Generated], out: Path, *names:
     """
     from ipse.images import save_png
 
-    stem = "-".join(re.findall(r"\w+", " ".join(names).lower()))[:48].rstrip("-") or "picture"
+    words = "-".join(re.findall(r"\w+", " ".join(names).lower())) or "picture"
+    # What is cut off still tells files apart.
+    stem = words if len(words) <= 48 else f"{words[:41].rstrip('-')}-{hashlib.sha256(words.encode()).hexdigest()[:6]}"
     began, made = time.perf_counter(), []
     for picture in pictures:
         typer.echo(save_png(picture.image, out / f"{stem}-{picture.seed}.png", base.provenance(picture)))

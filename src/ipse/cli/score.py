@@ -20,8 +20,8 @@ JudgeName = Annotated[
     str | None,
     typer.Option(
         help="Tells what pictures show: `world` for the judge of world bases that comes with ipse, weights of "
-        "recipes/base/judge.yaml, or an attribute network by name or file. Without one, prompt accuracy is not measured; "
-        "pictures of a world base that the bench makes have `world`."
+        "recipes/base/judge.yaml, or an attribute network by name or file. Without one, prompt accuracy is not "
+        "measured; the bench takes `world` for a base of the world."
     ),
 ]
 IdentityJudge = Annotated[

@@ -193,6 +193,7 @@ class _Clock:
 
     def __init__(self) -> None:
         self.first: float | None = None
+        self.falling: bool | None = None
         self.timestep = math.nan
         self.step = 0
         self.size = (1, 1)
@@ -203,9 +204,15 @@ class _Clock:
         now = float(timestep.flatten()[0] if isinstance(timestep, Tensor) else timestep)
         self.size = (sample.shape[-2], sample.shape[-1])
         if self.first is None or now == self.first:
-            self.first, self.step = now, 0
+            self.first, self.step, self.falling = now, 0, None
         elif now != self.timestep:
-            self.step += 1
+            falling = now < self.timestep
+            if self.falling not in (None, falling):
+                # Within a run, noise only falls or only grows.
+                self.first, self.step, falling = now, 0, None
+            else:
+                self.step += 1
+            self.falling = falling
         self.timestep = now
 
     def grid(self, queries: int) -> tuple[int, int]:
@@ -380,7 +387,8 @@ def attached(unet: torch.nn.Module, *handles: Handle) -> Iterator[None]:
         yield
     finally:
         for attn, processor, handle in mine:
-            processor.handles.remove(handle)
+            # By identity: handles may hold tensors, which no equality decides.
+            del processor.handles[[one is handle for one in processor.handles].index(True)]
             if not processor.handles and attn.processor is processor:
                 attn.processor = processor.inner
         if hook is not None:
@@ -569,14 +577,15 @@ def blended(change: Change, amount: float | Tensor) -> Change:
 def fit_region(region: Tensor, grid: tuple[int, int]) -> Tensor:
     """A map (…, H, W) of 0 to 1 at the size of a feature map: the mean over each pixel's area."""
     flat = region.float().reshape(-1, 1, *region.shape[-2:])
-    return functional.interpolate(flat, grid, mode="area").reshape(*region.shape[:-2], *grid)
+    fitted = functional.interpolate(flat, grid, mode="area").reshape(*region.shape[:-2], *grid)
+    return fitted.to(region.dtype) if region.is_floating_point() else fitted
 
 
 # e^-18: no share of the attention that floats would show, and no NaN where all keys are shut out.
 _NOTHING = 1.5e-8
 
 
-@dataclass
+@dataclass(eq=False)
 class Regions(Handle):
     """Bind tokens to regions of the picture, and keep regions apart.
 

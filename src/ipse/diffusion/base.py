@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -285,12 +286,23 @@ class Base:
             raise IpseError(f"{n} pictures in {steps} steps from seed {seed} cannot be made.", "Use positive numbers.")
         if seed + n > 2**63:
             raise IpseError(f"The seed {seed} is too large.", "Use one below 2**63.")
-        most = self.pipeline.scheduler.config.num_train_timesteps
+        config = self.pipeline.scheduler.config
+        # These begin one level later than others.
+        late = config.get("steps_offset", 0) if config.get("timestep_spacing") == "leading" else 0
+        most = config.num_train_timesteps - late
         if steps > most:
             raise IpseError(f"{steps} steps are more than the base has levels of noise.", f"Use at most {most}.")
 
     def scale(self, guidance: float | None) -> float:
-        """Guidance as a number: what was asked for, or that of `GUIDANCE`."""
+        """Guidance as a number: what was asked for, or that of `GUIDANCE`.
+
+        Raises
+        ------
+        IpseError
+            If it is not finite.
+        """
+        if guidance is not None and not math.isfinite(guidance):
+            raise IpseError(f"Guidance of {guidance} makes no picture.", "Use a number such as 7.5.")
         return GUIDANCE[self.kind] if guidance is None else float(guidance)
 
     def encode_prompt(self, prompt: str, guidance: float | None = None) -> Encoded:
@@ -507,15 +519,20 @@ def kind_of(pipeline: DiffusionPipeline, record: dict[str, Any] | None = None) -
     """
     config = getattr(getattr(pipeline, "unet", None), "config", None)
     width = getattr(config, "cross_attention_dim", None)
-    if record:
-        return "world"
-    if getattr(config, "addition_embed_type", None) == "text_time":
-        return "sdxl"
-    if width == 768:
-        return "sd15"
+    # Those for inpainting or editing take more channels than a latent has.
+    if type(pipeline).__name__ in ("StableDiffusionPipeline", "StableDiffusionXLPipeline") and (
+        config.in_channels == pipeline.vae.config.latent_channels
+    ):
+        if record:
+            return "world"
+        if config.addition_embed_type == "text_time":
+            return "sdxl"
+        if width == 768:
+            return "sd15"
     raise WeightsError(
         f"{type(pipeline).__name__} with a text of {width} channels is no base that ipse knows.",
-        "It knows Stable Diffusion 1.5 (768), SDXL, and what `ipse train base assemble` wrote.",
+        "It knows text-to-image pipelines of Stable Diffusion 1.5 (768), of SDXL, and what `ipse train base assemble` "
+        "wrote; each of them can inpaint and edit.",
     )
 
 
@@ -552,8 +569,8 @@ def enough_memory(batch: int = 1) -> Iterator[None]:
     """Turn a lack of memory, on a GPU or not, into what can be done about it."""
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
-        if not _is_memory(error):
+    except Exception as error:  # safetensors has a class of its own
+        if isinstance(error, IpseError) or not _is_memory(error):
             raise
         less = "a smaller --batch, " if batch > 1 else ""
         raise IpseError("Memory ran out.", f"Use {less}half precision on a GPU, or a smaller base.") from error
@@ -561,4 +578,5 @@ def enough_memory(batch: int = 1) -> Iterator[None]:
 
 def _is_memory(error: BaseException) -> bool:
     # torch has a class of its own for GPUs only.
-    return isinstance(error, MemoryError) or bool(re.search("out of memory|can't allocate memory", str(error)))
+    said = "out of memory|can(?:'|no)t allocate memory"
+    return isinstance(error, MemoryError) or bool(re.search(said, str(error), re.IGNORECASE))

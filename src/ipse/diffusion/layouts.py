@@ -8,6 +8,7 @@ a layer's name there and its number here, ``{rest}`` anything. Reading takes any
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ipse._files import write_whole
 from ipse.diffusion.adapters import (
     Adapter,
     AdapterLayer,
@@ -33,7 +35,8 @@ from ipse.diffusion.adapters import (
     Resampler,
 )
 from ipse.diffusion.attention import Layer, layers_of
-from ipse.errors import WeightsError
+from ipse.diffusion.base import enough_memory
+from ipse.errors import IpseError, WeightsError
 
 Table = tuple[tuple[str, str | None], ...]
 Shape = tuple[int, ...]
@@ -810,9 +813,14 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         if path.suffix == ".safetensors":
             from safetensors import safe_open
 
-            with safe_open(path, framework="pt") as file:
-                return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
-        content = torch.load(path, map_location="cpu", weights_only=True)
+            with enough_memory(), safe_open(path, framework="pt") as file:
+                content = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+                metadata = file.metadata() or {}
+        else:
+            with enough_memory():
+                content, metadata = torch.load(path, map_location="cpu", weights_only=True), {}
+    except IpseError:
+        raise
     except Exception as error:  # each format has errors of its own
         raise WeightsError(
             f"{path} cannot be read ({(str(error).splitlines() or [type(error).__name__])[0]:.200}).",
@@ -830,7 +838,29 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     flatten("", content)
     if not tensors:
         raise WeightsError(f"{path} holds no tensors by name.", "Save the adapter's state_dict.")
-    return tensors, {}
+    return tensors, metadata
+
+
+def write_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> Path:
+    """Write a safetensors file whole or not at all.
+
+    Parameters
+    ----------
+    path
+        The file; missing parent folders are made.
+    tensors, metadata
+        What is in it.
+
+    Raises
+    ------
+    DataError
+        If it cannot be written.
+    """
+    from safetensors.torch import save
+
+    # Safetensors has neither views nor two names of the same numbers.
+    own = {key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in tensors.items()}
+    return write_whole(path, save(own, dict(metadata) if metadata else None))
 
 
 @dataclass(frozen=True)
@@ -1069,7 +1099,8 @@ def load(path: str | Path, unet: nn.Module | None = None, *, layout: str | None 
             )
     inspection, module, fitting = _describe(tensors, metadata, chosen, base_of(unet) if unet is not None else None)
     _require_complete(path, inspection)
-    module = _with_memory(module, fitting)
+    with enough_memory():
+        module = _with_memory(module, fitting)
     if isinstance(module, Adapter):
         module.layout = chosen.name
         module.encoder = inspection.encoder
@@ -1142,24 +1173,30 @@ def _named(state: Mapping[str, Tensor], layout: Layout, names: Mapping[int, str]
     return tensors
 
 
-def _write(path: Path, tensors: dict[str, Tensor], layout: str, encoder: tuple[str, str] | None) -> None:
-    if path.suffix == ".safetensors":
-        from safetensors.torch import save_file
+_ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 
+
+def _write(path: Path, tensors: dict[str, Tensor], layout: str, encoder: tuple[str, str] | None) -> None:
+    if path.suffix not in _ENDINGS:
+        raise WeightsError(f"{path} has an ending that says nothing.", f"End it by one of {', '.join(_ENDINGS)}.")
+    if path.suffix == ".safetensors":
         metadata = {"ipse.layout": layout}
         if encoder is not None:
             metadata |= {"ipse.encoder": encoder[0], "ipse.fingerprint": encoder[1]}
-        save_file(tensors, path, metadata)
+        write_tensors(path, tensors, metadata)
         return
+    content = io.BytesIO()
     # Readers of PuLID, and of whole networks, take the keys as they are; the others expect groups.
     if layout.startswith(("pulid", "arc2face")):
-        torch.save(tensors, path)
+        torch.save(tensors, content)
+        write_whole(path, content.getvalue())
         return
     groups: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         group, _, rest = key.partition(".")
         groups.setdefault(group, {})[rest] = tensor
-    torch.save(groups, path)
+    torch.save(groups, content)
+    write_whole(path, content.getvalue())
 
 
 def convert(source: str | Path, target: str | Path, *, layout: str | None = None, to: str | None = None) -> Inspection:
@@ -1182,7 +1219,9 @@ def convert(source: str | Path, target: str | Path, *, layout: str | None = None
     Raises
     ------
     WeightsError
-        As `load` and `save`.
+        As `load` and `save`, and if the ending of `target` says nothing.
+    DataError
+        If `target` cannot be written.
     """
     tensors, metadata, chosen = _open(source, layout)
     inspection, _, fitting = _describe(tensors, metadata, chosen, None)

@@ -131,14 +131,23 @@ class Words(nn.Module):
         return out[0] if len(out) == 1 else torch.stack(out)
 
     def save(self, path: str | Path) -> None:
-        """Write the words of the first level as diffusers' ``load_textual_inversion`` reads them (safetensors)."""
-        from safetensors.torch import save_file
+        """Write the words (safetensors), for `read`; diffusers' ``load_textual_inversion`` reads one word of one level.
 
-        vectors = self.vectors[0].detach().unflatten(0, (-1, self.each))
-        save_file({name: own.contiguous() for name, own in zip(self.names, vectors, strict=True)}, Path(path))
+        A word is (vectors, width), or with several levels (levels, vectors, width).
+
+        Raises
+        ------
+        DataError
+            If the file cannot be written.
+        """
+        from ipse.diffusion.layouts import write_tensors
+
+        own = self.vectors.unflatten(1, (-1, self.each)).transpose(0, 1)
+        own = own.squeeze(1) if len(self.vectors) == 1 else own
+        write_tensors(path, dict(zip(self.names, own, strict=True)))
 
     def read(self, path: str | Path) -> None:
-        """Take words of `save`, or of diffusers' textual inversion in safetensors, for all levels.
+        """Take words of `save`, or of diffusers' textual inversion in safetensors; those of one level for all levels.
 
         Raises
         ------
@@ -148,16 +157,18 @@ class Words(nn.Module):
         from ipse.diffusion.layouts import read_tensors
 
         found = read_tensors(path)[0]
-        width = self.vectors.shape[-1]
+        levels, _, width = self.vectors.shape
         for number, name in enumerate(self.names):
             vectors = found.get(name)
-            if vectors is None or vectors.reshape(-1, vectors.shape[-1]).shape != (self.each, width):
+            if vectors is not None and vectors.ndim == 1:
+                vectors = vectors[None]
+            if vectors is None or vectors.shape not in ((self.each, width), (levels, self.each, width)):
                 what = "is not there" if vectors is None else f"is {tuple(vectors.shape)}"
                 raise WeightsError(
                     f"In {path} the word {name!r} {what}; {self.each} vectors of {width} are wanted.",
                     f"The file has {', '.join(found)}; use the names, numbers and base that it was learned with.",
                 )
-            self.vectors.data[:, number * self.each : (number + 1) * self.each] = vectors.reshape(-1, width)
+            self.vectors.data[:, number * self.each : (number + 1) * self.each] = vectors
 
 
 class Texts(Handle):
@@ -280,7 +291,9 @@ def lora_off(network: nn.Module) -> Iterator[None]:
     """Without any low-rank change, to the bit, for the time of a ``with`` block."""
     from peft.tuners.lora import LoraLayer
 
-    layers = [module for module in network.modules() if isinstance(module, LoraLayer)]
+    # Those that are off already are another block's.
+    layers = [one for one in network.modules() if isinstance(one, LoraLayer) and not one.disable_adapters]
+    trained = [(parameter, parameter.requires_grad) for layer in layers for parameter in layer.parameters()]
     for layer in layers:
         layer.enable_adapters(False)
     try:
@@ -288,6 +301,9 @@ def lora_off(network: nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.enable_adapters(True)
+        # peft freezes them when it turns them off, and trains them when it turns them on.
+        for parameter, required in trained:
+            parameter.requires_grad_(required)
 
 
 def remove_lora(network: nn.Module, *, merge: bool = False) -> None:
@@ -324,15 +340,20 @@ def save_lora(networks: Mapping[str, nn.Module], path: str | Path, *, name: str 
         ``…/pytorch_lora_weights.safetensors``.
     name
         As in `add_lora`.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be written.
     """
-    from safetensors.torch import save_file
+    from ipse.diffusion.layouts import write_tensors
 
     tensors = {}
     for component, network in networks.items():
         for key, layer in _present(network, name).items():
             for half, part in (("lora_A", layer.lora_A), ("lora_B", layer.lora_B)):
-                tensors[f"{component}.{key}.{half}.weight"] = part[name].weight.detach().cpu().contiguous()
-    save_file(tensors, Path(path))
+                tensors[f"{component}.{key}.{half}.weight"] = part[name].weight
+    write_tensors(path, tensors)
 
 
 def load_lora(networks: Mapping[str, nn.Module], path: str | Path, *, name: str = "default") -> None:
@@ -348,13 +369,29 @@ def load_lora(networks: Mapping[str, nn.Module], path: str | Path, *, name: str 
     Raises
     ------
     WeightsError
-        If the file is for other networks; then they are as before.
+        If the file is for other networks, or not all of one change; then they are as before.
+    IpseError
+        If a network has a change of that name already; then, too.
     """
     from ipse.diffusion.layouts import read_tensors
 
     tensors = read_tensors(path)[0]
+    halves = (".lora_A.weight", ".lora_B.weight")
+    maps = {key.removesuffix(half) for key in tensors for half in halves if key.endswith(half)}
+    ranks = {(key.split(".")[0], len(tensor)) for key, tensor in tensors.items() if key.endswith(halves[0])}
+    components = {component for component, _ in ranks}
+    if {key + half for key in maps for half in halves} != tensors.keys() or len(ranks) != len(components):
+        raise WeightsError(
+            f"{path} is not one low-rank change of linear maps, with both halves of each and one rank for a network.",
+            "Give a file of `save_lora`; diffusers' load_lora_weights reads others.",
+        )
+    for network in networks.values():
+        if _lora_layers(network, name):
+            raise IpseError(
+                f"A network has a low-rank change {name!r} already.", "Give another name, or remove it first."
+            )
     plans = []
-    for component in sorted({key.split(".")[0] for key in tensors}):
+    for component in sorted(components):
         own = {k.removeprefix(f"{component}."): t for k, t in tensors.items() if k.startswith(f"{component}.")}
         targets = sorted({key.rpartition(".lora_")[0] for key in own})
         modules = dict(networks[component].named_modules()) if component in networks else {}
