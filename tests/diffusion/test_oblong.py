@@ -115,11 +115,12 @@ def test_adapters_and_controls_act(base):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_picture_leads_back(base, picture, method):
-    inversion = invert_picture(base, picture, PROMPT, steps=12, method=method, seed=4)
-    assert inversion.levels.shape == (12, 4, 4, 2)
+    # A network by chance is no smooth one: with few steps, the way back depends on how a processor rounds.
+    inversion = invert_picture(base, picture, PROMPT, steps=100, method=method, seed=4)
+    assert inversion.levels.shape == (100, 4, 4, 2)
     alone = base.decode(base.encode(base.fit(picture)))
-    (another,) = base.generate(PROMPT, steps=12, guidance=1.0)
-    assert psnr(inversion.generate(base).image, alone) > psnr(another.image, alone) + 3
+    (another,) = base.generate(PROMPT, steps=100, guidance=1.0)
+    assert psnr(inversion.generate(base).image, alone) > psnr(another.image, alone) + 6
 
 
 def test_what_is_not_painted_stays(base, picture):

@@ -51,7 +51,7 @@ ONE_OF = {
 FACTS = {"clothes_color": "top_color"}
 """The fact of an attribute with another name."""
 
-WORLD_JUDGE = SHIPPED / "base-judge.safetensors"
+WORLD_JUDGE = SHIPPED / "judge" / "base-judge.safetensors"
 """The judge that comes with ipse, which `open_judge` calls ``world``. Nothing is to be trained or tuned with it."""
 
 
