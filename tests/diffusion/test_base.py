@@ -253,6 +253,12 @@ def test_generate_from_the_command_line(base_folder, tmp_path, capsys):
         assert image.size == (32, 32) and image.text["Description"] == "A wizard with red hair"
     assert made["seed"] == 4 and made["steps"] == 2 and made["base"]["sha256"] == load_base(base_folder).fingerprint
     assert {"torch", "diffusers", "transformers", "ipse"} <= made["versions"].keys()
+    for last in ("glasses", "earrings"):
+        prompt = f"A portrait of a smiling young woman with long red hair and {last}"
+        with pytest.raises(SystemExit):
+            main([str(a) for a in (*arguments[:4], prompt, "--n", 1, "--steps", 1, "--out", tmp_path / "long")])
+    assert len(list((tmp_path / "long").glob("a-portrait-of-a-smiling-young-woman-*.png"))) == 2
+    capsys.readouterr()
     with pytest.raises(SystemExit) as end:
         main(["generate", "--prompt", "x", "--base", str(tmp_path)])
     assert end.value.code == 2 and "model_index.json" in capsys.readouterr().err

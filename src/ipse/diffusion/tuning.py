@@ -228,6 +228,13 @@ def _lora_layers(network: nn.Module, name: str) -> dict[str, Any]:
     }
 
 
+def _refuse_taken(network: nn.Module, name: str) -> None:
+    if _lora_layers(network, name):
+        raise IpseError(
+            f"The network has a low-rank change {name!r} already.", "Give another name, or remove it first."
+        )
+
+
 def add_lora(
     network: nn.Module, rank: int, *, name: str = "default", targets: Sequence[str] = UNET_TARGETS, seed: int = 0
 ) -> list[nn.Parameter]:
@@ -253,10 +260,7 @@ def add_lora(
     """
     from peft import LoraConfig, inject_adapter_in_model
 
-    if _lora_layers(network, name):
-        raise IpseError(
-            f"The network has a low-rank change {name!r} already.", "Give another name, or remove it first."
-        )
+    _refuse_taken(network, name)
     network.requires_grad_(False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -386,10 +390,7 @@ def load_lora(networks: Mapping[str, nn.Module], path: str | Path, *, name: str 
             "Give a file of `save_lora`; diffusers' load_lora_weights reads others.",
         )
     for network in networks.values():
-        if _lora_layers(network, name):
-            raise IpseError(
-                f"A network has a low-rank change {name!r} already.", "Give another name, or remove it first."
-            )
+        _refuse_taken(network, name)
     plans = []
     for component in sorted(components):
         own = {k.removeprefix(f"{component}."): t for k, t in tensors.items() if k.startswith(f"{component}.")}

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
-from safetensors.torch import save_file
 from torch import nn
 from transformers import CLIPModel, CLIPTextModel, CLIPVisionModelWithProjection
 
 from ipse.diffusion.base import FORMAT, JOINT, RECORD, load_base
 from ipse.diffusion.components import vocabulary, words
+from ipse.diffusion.layouts import write_tensors
 from ipse.diffusion.training.denoiser import make_pipeline
 from ipse.errors import DataError, TrainingError
 from ipse.world.version import VERSION
@@ -119,7 +119,7 @@ def assemble(runs: str | Path, out: str | Path, name: str = "world-base") -> dic
         lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
         (part / "tokenizer" / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
         rest = {key: value for key, value in joint.state_dict().items() if not key.startswith(_OF_PICTURES)}
-        save_file({key: value.half().contiguous() for key, value in rest.items()}, part / JOINT)
+        write_tensors(part / JOINT, {key: value.half() for key, value in rest.items()})
         stored = StableDiffusionPipeline.from_pretrained(part, dtype=torch.float32)
         difference = float(np.abs(_pictures(stored) - exact).mean())
         if not difference < _TOLERANCE:
