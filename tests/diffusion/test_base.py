@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel  # noqa: E402
 
 from ipse.cli import main  # noqa: E402
-from ipse.diffusion.base import JOINT, Base, kind_of, load_base  # noqa: E402
+from ipse.diffusion.base import COMES_WITH, JOINT, Base, kind_of, load_base  # noqa: E402
 from ipse.diffusion.layouts import read_tensors  # noqa: E402
 from ipse.diffusion.training.assemble import assemble  # noqa: E402
 from ipse.errors import DataError, IpseError, TrainingError, WeightsError  # noqa: E402
@@ -168,7 +168,7 @@ def test_a_base_that_is_not_there(tmp_path, monkeypatch):
     tmp_path.joinpath("empty").mkdir()
     with pytest.raises(WeightsError, match="model_index"):
         load_base(tmp_path / "empty")
-    monkeypatch.setattr("ipse.diffusion.base._WORLD", tmp_path / "empty")
+    monkeypatch.setitem(COMES_WITH, "world", tmp_path / "empty")
     with pytest.raises(WeightsError, match="not in this build"):
         load_base()
 

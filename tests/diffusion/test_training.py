@@ -32,7 +32,7 @@ from ipse.diffusion.training.denoiser import DenoiserStage, begin_with, draw_ste
 from ipse.diffusion.training.recipe import StageRecipe  # noqa: E402
 from ipse.diffusion.training.text import numbered  # noqa: E402
 from ipse.diffusion.training.vae import VaeStage, begin_with_mean_colors, standardize  # noqa: E402
-from ipse.errors import DataError, TrainingError  # noqa: E402
+from ipse.errors import DataError, TrainingError, WeightsError  # noqa: E402
 from ipse.faces.parts import LABELS  # noqa: E402
 from ipse.training.loop import rate_at  # noqa: E402
 
@@ -531,6 +531,19 @@ def test_a_base_is_taken_apart_and_put_together_again(finished, tmp_path):
     again = assemble(tmp_path / "runs", tmp_path / "again")
     assert again["sha256"] == first["sha256"]
     assert again["stages"] == first["stages"]
+
+    lean = assemble(runs, tmp_path / "lean", lean=True)
+    assert list(lean["stages"]) == [stage for stage in first["stages"] if stage != "joint"]
+    assert lean["bytes"] < first["bytes"]
+    assert load_base(tmp_path / "lean").fingerprint == load_base(tmp_path / "base").fingerprint
+    with pytest.raises(WeightsError, match="no joint encoder"):
+        load_base(tmp_path / "lean").joint()
+    # Without the run that it was left out of, too.
+    assert unpack(tmp_path / "lean", tmp_path / "fewer") == list(lean["stages"])
+    assert assemble(tmp_path / "fewer", tmp_path / "as-lean", lean=True)["sha256"] == lean["sha256"]
+    with pytest.raises(TrainingError, match="stage joint is not finished"):
+        assemble(tmp_path / "fewer", tmp_path / "whole")
+
     for file in (tmp_path / "again").rglob("*"):
         assert file.suffix != ".json" or str(tmp_path) not in file.read_text()
         assert file.is_dir() or file.stat().st_mode == (tmp_path / "again" / "model_index.json").stat().st_mode

@@ -113,6 +113,9 @@ def assemble(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new one.", show_default=False)],
     runs: Runs = RUNS,
     name: Annotated[str, typer.Option(help="What the base calls itself in what it makes.")] = "world-base",
+    lean: Annotated[
+        bool, typer.Option("--lean", help="Without the joint encoder, which making pictures does not need.")
+    ] = False,
 ) -> None:
     """Put the finished stages into one folder, in half precision, that `ipse generate --base` and diffusers load.
 
@@ -124,13 +127,15 @@ def assemble(
     """
     with needs("train,generate"):
         from ipse.diffusion.training.assemble import assemble as write
-    record = write(runs, folder, name)
+    record = write(runs, folder, name, lean)
     typer.echo(f"{folder}: {record['bytes'] / 1e6:.1f} MB; half precision changes pictures by {record['parity']:.2%}")
 
 
 @base.command()
 def unpack(
-    which: Annotated[str, typer.Argument(metavar="BASE", help="`world`, or a folder of `assemble`.")] = "world",
+    which: Annotated[
+        str, typer.Argument(metavar="BASE", help="`world`, `world-body`, or a folder of `assemble`.")
+    ] = "world",
     out: Runs = RUNS,
 ) -> None:
     """Write the stages of an assembled base as finished runs, to go on from them.

@@ -6,8 +6,9 @@
     for picture in base.generate("A portrait of a smiling woman with red hair.", n=4, seed=1):
         ...                            # picture.image, picture.seed
 
-``world`` comes with ipse and was trained on people who do not exist; ``sd15`` and ``sdxl`` are whatever a folder or a
-hub holds in the layouts of Stable Diffusion 1.5 and SDXL. The classes are the same for all.
+``world``, of portraits, and ``world-body``, of whole bodies, come with ipse and were trained on people who do not
+exist; ``sd15`` and ``sdxl`` are whatever a folder or a hub holds in the layouts of Stable Diffusion 1.5 and SDXL. The
+classes are the same for all.
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ GUIDANCE = {"world": 2.0, "sd15": 7.5, "sdxl": 5.0}
 #: which needs fewer of them.
 SAMPLERS = {"ddim": "DDIMScheduler", "dpm": "DPMSolverMultistepScheduler"}
 
-_WORLD = SHIPPED / "world-base"
+#: Bases that come with ipse: of portraits, and of whole bodies.
+COMES_WITH = {"world": SHIPPED / "world-base", "world-body": SHIPPED / "body-base"}
+
 _WORD = re.compile(r"[^\W\d_]+")
 
 
@@ -431,8 +434,9 @@ def load_base(which: str | Path = "world", *, device: str = "", half: bool = Fal
     Parameters
     ----------
     which
-        ``world`` for the one that comes with ipse; a folder that `StableDiffusionPipeline` or
-        `StableDiffusionXLPipeline` can load; or the id of a model on the Hugging Face hub.
+        ``world`` or ``world-body`` for those that come with ipse, of portraits and of whole bodies; a folder that
+        `StableDiffusionPipeline` or `StableDiffusionXLPipeline` can load; or the id of a model on the Hugging Face
+        hub.
     device
         A torch device; by default a GPU if there is one, otherwise the CPU.
     half
@@ -450,17 +454,18 @@ def load_base(which: str | Path = "world", *, device: str = "", half: bool = Fal
     if sampler and sampler not in SAMPLERS:
         raise IpseError(f"There is no sampler {sampler!r}.", f"There are {' and '.join(SAMPLERS)}.")
     name = str(which)
-    folder = _WORLD if name == "world" else Path(which)
-    if name == "world" and not (folder / "model_index.json").exists():
+    folder = COMES_WITH.get(name, Path(which))
+    if name in COMES_WITH and not (folder / "model_index.json").exists():
         raise WeightsError(
-            "The world base is not in this build of ipse.",
+            f"The base {name} is not in this build of ipse.",
             "Train it by the recipes in recipes/base, or name a folder or a hub id by --base.",
         )
     if folder.exists() and not (folder / "model_index.json").exists():
         raise WeightsError(f"{folder} holds no model_index.json.", "Name the folder of a diffusers pipeline.")
     if not folder.exists() and not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise WeightsError(
-            f"There is no base {name}.", "Name world, a folder of a diffusers pipeline, or a hub id like owner/model."
+            f"There is no base {name}.",
+            f"Name {', '.join(COMES_WITH)}, a folder of a diffusers pipeline, or a hub id like owner/model.",
         )
     try:
         import diffusers

@@ -24,6 +24,8 @@ from ipse.world.version import VERSION
 STAGES = ("joint", "text", "vae", "denoiser")
 DECODER = "decoder"
 """The stage that may follow: it makes the autoencoder's decoder sharper."""
+JOINT_STAGE = "joint"
+"""The stage that making pictures from words does not need."""
 
 _OF_PICTURES = ("vision_model.", "visual_projection.")
 # Half precision may change a picture by so much of its range, in the mean over its pixels.
@@ -62,10 +64,11 @@ def load_stage(runs: str | Path, stage: str) -> nn.Module:
     return kinds[stage].from_pretrained(folder, dtype=torch.float32)
 
 
-def assemble(runs: str | Path, out: str | Path, name: str = "world-base") -> dict[str, Any]:
+def assemble(runs: str | Path, out: str | Path, name: str = "world-base", lean: bool = False) -> dict[str, Any]:
     """Put the finished stages into one folder, in half precision, and check that it makes the same pictures.
 
-    Beside the pipeline's own files it holds what the joint encoder has for texts, and a record of how all was trained.
+    Beside the pipeline's own files it holds the joint encoder, for pictures and for texts, and a record of how all was
+    trained.
 
     Parameters
     ----------
@@ -75,6 +78,9 @@ def assemble(runs: str | Path, out: str | Path, name: str = "world-base") -> dic
         A new folder.
     name
         Of the base.
+    lean
+        Leave the joint encoder out: it compares pictures with texts and reads pictures for adapters, and making
+        pictures from words needs none of it.
 
     Returns
     -------
@@ -88,8 +94,10 @@ def assemble(runs: str | Path, out: str | Path, name: str = "world-base") -> dic
     DataError
         If the folder is there already, or cannot be written.
     """
-    stages = [*STAGES, *(stage for stage in [DECODER] if finished(runs, stage))]
-    joint, text, vae, unet, *sharper = (load_stage(runs, stage).eval() for stage in stages)
+    drawing = [stage for stage in STAGES if stage != JOINT_STAGE]
+    stages = [*(drawing if lean else STAGES), *(stage for stage in [DECODER] if finished(runs, stage))]
+    text, vae, unet = (load_stage(runs, stage).eval() for stage in drawing)
+    sharper = [load_stage(runs, stage).eval() for stage in stages if stage == DECODER]
     for other in sharper:
         if any(
             not torch.equal(value, other.encoder.state_dict()[key]) for key, value in vae.encoder.state_dict().items()
@@ -98,12 +106,8 @@ def assemble(runs: str | Path, out: str | Path, name: str = "world-base") -> dic
         vae = other
     if unet.config.cross_attention_dim != text.config.hidden_size:
         raise TrainingError("The U-Net was not trained with this text encoder.", "Train the stage denoiser again.")
-    if _shapes(text) != _shapes(joint.text_model):
-        raise TrainingError("The text encoder has not the joint encoder's shape.", "Train the stage text again.")
-    image = CLIPVisionModelWithProjection(joint.config.vision_config).eval()
-    image.vision_model.load_state_dict(joint.vision_model.state_dict())
-    image.visual_projection.load_state_dict(joint.visual_projection.state_dict())
-    pipeline = make_pipeline(vae, text, unet, image_encoder=image)
+    more, of_texts = ({}, {}) if lean else _parted(load_stage(runs, JOINT_STAGE).eval(), text)
+    pipeline = make_pipeline(vae, text, unet, **more)
     exact = _pictures(pipeline)
 
     folder = Path(out)
@@ -118,8 +122,8 @@ def assemble(runs: str | Path, out: str | Path, name: str = "world-base") -> dic
         (part / "tokenizer" / "vocab.json").write_text(json.dumps(numbers, ensure_ascii=False), encoding="utf-8")
         lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
         (part / "tokenizer" / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        rest = {key: value for key, value in joint.state_dict().items() if not key.startswith(_OF_PICTURES)}
-        write_tensors(part / JOINT, {key: value.half() for key, value in rest.items()})
+        if of_texts:
+            write_tensors(part / JOINT, {key: value.half() for key, value in of_texts.items()})
         stored = StableDiffusionPipeline.from_pretrained(part, dtype=torch.float32)
         difference = float(np.abs(_pictures(stored) - exact).mean())
         if not difference < _TOLERANCE:
@@ -181,10 +185,12 @@ def unpack(base: str | Path, runs: str | Path) -> list[str]:
     if "stages" not in loaded.record:
         raise DataError(f"{base} does not tell its stages.", "Name `world`, or a folder of `ipse train base assemble`.")
     pipeline, root = loaded.pipeline, Path(runs)
-    networks = {"joint": loaded.joint(), "text": pipeline.text_encoder, "vae": pipeline.vae, "denoiser": pipeline.unet}
+    stages: dict[str, dict[str, Any]] = loaded.record["stages"]
+    networks = {"text": pipeline.text_encoder, "vae": pipeline.vae, "denoiser": pipeline.unet}
     # An autoencoder's decoder and a sharper one do not both stay in a base.
     networks[DECODER] = pipeline.vae
-    stages: dict[str, dict[str, Any]] = loaded.record["stages"]
+    if JOINT_STAGE in stages:
+        networks[JOINT_STAGE] = loaded.joint()
     for stage in stages:
         if (root / stage).exists():
             raise DataError(f"{root / stage} is there already.", "Name another folder for the runs.")
@@ -201,6 +207,17 @@ def unpack(base: str | Path, runs: str | Path) -> list[str]:
         finally:
             shutil.rmtree(part, ignore_errors=True)
     return list(stages)
+
+
+def _parted(joint: CLIPModel, text: CLIPTextModel) -> tuple[dict[str, nn.Module], dict[str, torch.Tensor]]:
+    """The joint encoder as a pipeline has it, and what is left: its own encoder of texts."""
+    if _shapes(text) != _shapes(joint.text_model):
+        raise TrainingError("The text encoder has not the joint encoder's shape.", "Train the stage text again.")
+    image = CLIPVisionModelWithProjection(joint.config.vision_config).eval()
+    image.vision_model.load_state_dict(joint.vision_model.state_dict())
+    image.visual_projection.load_state_dict(joint.visual_projection.state_dict())
+    rest = {key: value for key, value in joint.state_dict().items() if not key.startswith(_OF_PICTURES)}
+    return {"image_encoder": image}, rest
 
 
 def _shapes(network: nn.Module) -> dict[str, torch.Size]:
