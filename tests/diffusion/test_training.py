@@ -24,14 +24,14 @@ from diffusers import AutoencoderKL  # noqa: E402
 
 from ipse.cli import main  # noqa: E402
 from ipse.diffusion.base import load_base  # noqa: E402
-from ipse.diffusion.components import make_scheduler, make_tokenizer, make_vae  # noqa: E402
+from ipse.diffusion.components import make_denoiser, make_scheduler, make_tokenizer, make_vae  # noqa: E402
 from ipse.diffusion.training import stages  # noqa: E402
 from ipse.diffusion.training.assemble import assemble, load_stage, unpack  # noqa: E402
 from ipse.diffusion.training.data import carry, facts_of, for_judge, pack, parts_of, persons_of, shortened  # noqa: E402
 from ipse.diffusion.training.denoiser import DenoiserStage, begin_with, draw_steps, repeated  # noqa: E402
 from ipse.diffusion.training.recipe import StageRecipe  # noqa: E402
 from ipse.diffusion.training.text import numbered  # noqa: E402
-from ipse.diffusion.training.vae import VaeStage, begin_with_mean_colors, standardize  # noqa: E402
+from ipse.diffusion.training.vae import VaeStage, begin_with_autoencoder, begin_with_mean_colors, standardize  # noqa: E402
 from ipse.errors import DataError, TrainingError, WeightsError  # noqa: E402
 from ipse.faces.parts import LABELS  # noqa: E402
 from ipse.training.loop import rate_at  # noqa: E402
@@ -207,7 +207,10 @@ def test_a_base_of_bodies(data, cache, tmp_path):
             pack(wrong, cache, size)
 
     runs, sizes = tmp_path / "runs", {"size": [32, 16], "steps": 2}
-    closer = {"options": RECIPES["vae"]["options"] | {"features": 4.0}}
+    closer = {
+        "network": RECIPES["vae"]["network"] | {"latent": 6},
+        "options": RECIPES["vae"]["options"] | {"features": 4.0},
+    }
     records = {
         stage: stages.run(recipe(stage, **sizes, **(closer if stage == "vae" else {})), bodies, runs, cache=cache)
         for stage in RECIPES
@@ -220,7 +223,9 @@ def test_a_base_of_bodies(data, cache, tmp_path):
         assert sheet.size == (8 * 18 + 2, 34 * -(-2 * pairs // 8) + 2)
     assemble(runs, tmp_path / "base", "body-base")
     base = load_base(tmp_path / "base", device="cpu")
-    assert base.name == "body-base" and base.size == (32, 16) and base.latent == (4, 4, 2)
+    assert base.name == "body-base" and base.size == (32, 16) and base.latent == (6, 4, 2)
+    (made,) = base.generate("A woman.", steps=2)
+    assert made.image.shape == (32, 16, 3)
 
 
 def test_what_is_carried_is_the_same_data(data, cache, tmp_path):
@@ -358,6 +363,55 @@ def test_a_denoiser_learns_where_parts_are_and_begins_with_another(finished, dat
         assert torch.equal(begun.state_dict()[key], value)
     with pytest.raises(TrainingError, match="holds no U-Net"):
         begin_with(begun, tmp_path)
+
+
+def test_more_channels_of_the_latent_go_on_from_fewer(data, cache, tmp_path):
+    """The first channels mean and are made into what they did before; others are new."""
+    torch.manual_seed(0)
+    shape = {"channels": (16, 32), "heads": 2, "context": 32, "size": 4}
+    old, new = make_denoiser(**shape), make_denoiser(**shape, latent=6)
+    old.save_pretrained(tmp_path / "unet")
+    begin_with(new, tmp_path / "unet")
+    latents, steps, text = torch.randn(2, 6, 4, 4), torch.tensor([10, 500]), torch.randn(2, 5, 32)
+    ours = new(latents, steps, encoder_hidden_states=text).sample
+    theirs = old(latents[:, :4], steps, encoder_hidden_states=text).sample
+    torch.testing.assert_close(ours[:, :4], theirs)
+    assert ours.shape == latents.shape and ours[:, 4:].std() > 0
+    with pytest.raises(TrainingError, match="holds no U-Net of this shape"):
+        new.save_pretrained(tmp_path / "wide")
+        begin_with(old, tmp_path / "wide")
+
+    vae, wide = (make_vae(channels=(16, 16, 16, 16), groups=4, latent=latent) for latent in (4, 6))
+    standardize_by = torch.tensor([0.1, 0.2, 0.3, 0.4]), torch.tensor([1.0, 2.0, 0.5, 1.5])
+    with torch.no_grad():
+        standardize(vae, *standardize_by)
+    vae.save_pretrained(tmp_path / "vae")
+    begin_with_autoencoder(wide, tmp_path / "vae")
+    pictures = torch.rand(2, 3, 32, 32) * 2 - 1
+    with torch.no_grad():
+        told, before = wide.encode(pictures).latent_dist, vae.encode(pictures).latent_dist
+        torch.testing.assert_close(told.mean[:, :4], before.mean)
+        torch.testing.assert_close(told.logvar[:, :4], before.logvar)
+        assert told.mean[:, 4:].std() > 0
+        torch.testing.assert_close(wide.decode(told.mean).sample, vae.decode(before.mean).sample)
+    with pytest.raises(TrainingError, match=r"no autoencoder of this shape.*has 6 channels, and 4"):
+        wide.save_pretrained(tmp_path / "more")
+        begin_with_autoencoder(vae, tmp_path / "more")
+    with pytest.raises(TrainingError, match="no autoencoder of this shape"):
+        begin_with_autoencoder(make_vae(channels=(16, 16, 16, 32), groups=4), tmp_path / "vae")
+
+    # Training begins there, and sees faces as an encoder of them does.
+    corpus = pack(data, cache, SIDE)
+    options = RECIPES["vae"]["options"] | {"start": str(tmp_path / "vae"), "perceptual": 1.0}
+    stage = VaeStage(
+        recipe("vae", network={"channels": [16, 16, 16, 16], "groups": 4, "latent": 6}, options=options),
+        corpus, torch.device("cpu"),
+    )  # fmt: skip
+    torch.testing.assert_close(stage.network.encode(pictures).latent_dist.mean[:, :4], before.mean)
+    loss, parts = stage.loss(np.arange(4), np.random.default_rng(0))
+    assert parts["perceptual"] > 0
+    rest = sum(parts[name].item() * weight for name, weight in (("l1", 1), ("edges", 1), ("color", 1), ("kl", 3e-4)))
+    assert loss.item() == pytest.approx(rest + parts["perceptual"].item(), rel=1e-5)
 
 
 def test_steps_are_drawn_where_signal_and_noise_are_equal():

@@ -12,12 +12,14 @@ torch = pytest.importorskip("torch")
 from safetensors import safe_open  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
+from ipse.diffusion.training.data import parts_of  # noqa: E402
 from ipse.errors import IpseError, TrainingError, WeightsError  # noqa: E402
+from ipse.faces.parts import LABELS  # noqa: E402
 from ipse.personalize import METHODS, open_method  # noqa: E402
 from ipse.personalize.adapting import Adapting  # noqa: E402
 from ipse.personalize.contract import class_of  # noqa: E402
 from ipse.personalize.references import ReferenceWarning  # noqa: E402
-from ipse.personalize.training import AdapterRecipe, train_adapter  # noqa: E402
+from ipse.personalize.training import AdapterRecipe, features_of, stage_of, train_adapter  # noqa: E402
 
 SYSTEMS = [name for name in METHODS if issubclass(class_of(name), Adapting)]
 PROMPT = "A portrait of {a young woman}, smiling."
@@ -51,6 +53,34 @@ def test_it_learns_and_goes_on_exactly_where_it_was(system, base, portraits, cac
     name = f"{system}.safetensors"
     assert (tmp_path / "run" / name).read_bytes() == (whole / name).read_bytes()
     assert type(base)(base.name, base.kind, base.pipeline).fingerprint == before
+
+
+def test_faces_count_more_than_what_is_around_them(base, portraits, cache, recipe_of):
+    recipe = recipe_of("face-adapter", options={"features": 8.0, "focus": 1.0})
+    recipe, corpus, make = stage_of(recipe, base, [portraits], features_of(recipe, base, [portraits], cache))
+    stage = make(recipe, corpus, torch.device("cpu"))
+    rows = np.arange(4)
+    tokens, known = stage.captions.full(corpus.rows[rows]), torch.ones(4, dtype=torch.bool)
+    batch = stage.batch(corpus, rows, rows, tokens, torch.full((4,), 500), known)
+    assert batch.weight.shape == (4, 1, 16, 16)
+    torch.testing.assert_close(batch.weight.mean((1, 2, 3)), torch.ones(4))
+    most = batch.weight.flatten(1).argmax(1)
+    closest = np.isin(parts_of([portraits], corpus)[corpus.rows[rows]], [LABELS.index(x) for x in ("eyes", "lips")])
+    there = closest.reshape(4, 16, 8, 16, 8).mean((2, 4)).reshape(4, -1)
+    assert (there[range(4), most] > 0).all()
+    # An error there is dearer than the same elsewhere.
+    losses = []
+    for place in (most, batch.weight.flatten(1).argmin(1)):
+        wrong = batch.goal.clone()
+        wrong.flatten(2)[range(4), :, place] += 1
+        losses.append(float(stage.method.denoising_error(wrong, batch)[0]))
+    assert losses[0] > 3 * losses[1]
+    # Steps are drawn as the options say: around equal signal and noise.
+    seen = []
+    stage.method.loss = lambda batch: (seen.append(batch.share), {})
+    for number in range(20):
+        stage.loss(rows, np.random.default_rng(number))
+    assert abs(float(torch.logit(torch.cat(seen).double()).mean())) < 0.8
 
 
 @pytest.mark.parametrize("system", SYSTEMS)

@@ -139,8 +139,9 @@ def make_vae(
     layers: int = 1,
     size: int | tuple[int, int] = 128,
     groups: int = 8,
+    latent: int = 4,
 ) -> AutoencoderKL:
-    """A variational autoencoder: (N, 3, H, W) in -1 to 1 to (N, 4, H / 8, W / 8) and back.
+    """A variational autoencoder: (N, 3, H, W) in -1 to 1 to (N, `latent`, H / 8, W / 8) and back.
 
     There is no attention in the middle, so that it works on crops as on whole pictures.
 
@@ -154,11 +155,13 @@ def make_vae(
         Of a picture in pixels: a number for squares, or height and width.
     groups
         Of channels that are normed together.
+    latent
+        Channels of the latent.
     """
     return AutoencoderKL(
         in_channels=3,
         out_channels=3,
-        latent_channels=4,
+        latent_channels=latent,
         block_out_channels=tuple(channels),
         layers_per_block=layers,
         norm_num_groups=groups,
@@ -176,6 +179,7 @@ def make_denoiser(
     heads: int = 4,
     context: int = 192,
     size: int | tuple[int, int] = 16,
+    latent: int = 4,
 ) -> UNet2DConditionModel:
     """A U-Net that attends to a text at every level but the last and in the middle, as Stable Diffusion's does.
 
@@ -187,11 +191,13 @@ def make_denoiser(
         Channels of the text encoder.
     size
         Of the latent: a number for squares, or height and width.
+    latent
+        Channels of the latent.
     """
     return UNet2DConditionModel(
         sample_size=size,
-        in_channels=4,
-        out_channels=4,
+        in_channels=latent,
+        out_channels=latent,
         layers_per_block=layers,
         block_out_channels=tuple(channels),
         down_block_types=(*("CrossAttnDownBlock2D",) * (len(channels) - 1), "DownBlock2D"),

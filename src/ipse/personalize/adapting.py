@@ -106,6 +106,8 @@ class Batch:
         (B,) bool: rows that are told who is shown.
     progress
         Share of the training that is done, from 0 to 1.
+    weight
+        (B, 1, h, w) how much each place counts, 1 in the mean of a picture; or 1.
     """
 
     clean: Tensor
@@ -119,6 +121,7 @@ class Batch:
     own: Features
     known: Tensor
     progress: float = 0.0
+    weight: Tensor | float = 1.0
 
 
 @dataclass(frozen=True)
@@ -134,8 +137,8 @@ class Options:
     same
         How often the reference is the picture itself, rather than another of the same person: of another Look where
         there is one, or of the same for systems that say so.
-    gamma
-        See `ipse.diffusion.training.denoiser`.
+    gamma, focus, features
+        See `ipse.diffusion.training.denoiser.DenoiserOptions`.
     """
 
     full: float = 0.5
@@ -145,6 +148,8 @@ class Options:
     drop_both: float = 0.05
     same: float = 0.0
     gamma: float = 5.0
+    focus: float = 0.0
+    features: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -344,11 +349,12 @@ class Adapting:
             return self.unet(batch.noisy, batch.steps, encoder_hidden_states=acting.text).sample
 
     def denoising_error(self, predicted: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The mean squared error, weighted by the level of noise, and by itself."""
+        """The mean squared error, weighted by place and the level of noise, and by itself."""
         from ipse.diffusion.training.denoiser import velocity_weight
 
-        plain = (predicted.float() - batch.goal).square().mean((1, 2, 3))
-        return (plain * velocity_weight(batch.share, self.options.gamma)).mean(), {"mse": plain.mean()}
+        squares = (predicted.float() - batch.goal).square()
+        weighed = (squares * batch.weight).mean((1, 2, 3))
+        return (weighed * velocity_weight(batch.share, self.options.gamma)).mean(), {"mse": squares.mean()}
 
     def guess(self, predicted: Tensor, batch: Batch) -> Tensor:
         """(B, c, h, w) the clean latent that a predicted velocity stands for."""

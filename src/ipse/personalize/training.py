@@ -22,10 +22,11 @@ from torch import Tensor, nn
 
 from ipse._files import write_whole
 from ipse.diffusion import Base
-from ipse.diffusion.training.data import Corpus, column_of, keypoints_of, pack, persons_of
-from ipse.diffusion.training.denoiser import Captions, DenoiserOptions, latents_of, spread_steps
+from ipse.diffusion.training.data import Corpus, column_of, keypoints_of, pack, parts_of, persons_of
+from ipse.diffusion.training.denoiser import Captions, DenoiserOptions, draw_steps, latents_of, spread_steps
 from ipse.diffusion.training.loop import Feed, Stage, train
 from ipse.diffusion.training.recipe import StageRecipe, options_of, size_of
+from ipse.diffusion.training.vae import PartWeights
 from ipse.encoders import DlibFaceEncoder
 from ipse.errors import DataError, TrainingError
 from ipse.images import contact_sheet
@@ -249,6 +250,8 @@ class AdapterStage(Stage):
         Features of the corpus's folder.
     look
         (M,) Looks of its pictures.
+    parts
+        (M, height, width) what they show, of `parts_of`, where the options ask for it.
     """
 
     name = "adapter"
@@ -262,8 +265,10 @@ class AdapterStage(Stage):
         method: Adapting,
         store: FeatureStore,
         look: npt.NDArray[np.int64],
+        parts: npt.NDArray[np.uint8] | None = None,
     ) -> None:
         super().__init__(recipe, corpus, device)
+        self.weigh = PartWeights(parts, method.options.features, recipe.pixels, device)
         self.base, self.method, self.network = base, method, method.network
         self.store = store
         pipeline = base.pipeline
@@ -314,7 +319,13 @@ class AdapterStage(Stage):
             own,
             known,
             self.progress,
+            self.counts(part.rows[rows], clean),
         )
+
+    def counts(self, stored: npt.NDArray[np.int64], latents: Tensor) -> Tensor:
+        """(n, 1, h, w): how much each place of the latents of some rows of the folder counts, 1 in the mean."""
+        weights = nn.functional.adaptive_avg_pool2d(self.weigh(stored), latents.shape[2:])
+        return weights / weights.mean((1, 2, 3), keepdim=True)
 
     def loss(self, rows: npt.NDArray[np.int64], draw: np.random.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """The method's own loss of a batch; see `Stage.loss`."""
@@ -327,7 +338,7 @@ class AdapterStage(Stage):
         silent = torch.from_numpy(chance < text_ends).to(self.device)
         tokens[silent] = torch.from_numpy(self.captions.nothing).to(tokens)
         unknown = (chance < options.drop_both) | ((chance >= text_ends) & (chance < person_ends))
-        steps = torch.from_numpy(draw.integers(0, len(self.share), len(rows))).to(self.device)
+        steps = draw_steps(len(rows), self.share, options.focus, draw)
         known = torch.from_numpy(~unknown).to(self.device)
         return self.method.loss(self.batch(self.corpus, rows, references, tokens, steps, known))
 
@@ -495,7 +506,8 @@ def stage_of(
         method = kind(base, Trained(kind.build(base, sizes, **recipe.network), record), encoder=reader.encoder)
         method.options = options_of(kind.options_kind, recipe)
         begin_with(method.network, begun)
-        return AdapterStage(recipe, corpus, device, base, method, store, look)
+        parts = parts_of(data, corpus) if method.options.features != 1 else None
+        return AdapterStage(recipe, corpus, device, base, method, store, look, parts)
 
     return recipe, corpus.choose(chosen), make
 

@@ -24,11 +24,9 @@ from ipse.diffusion.training.data import Corpus
 from ipse.diffusion.training.denoiser import latents_of
 from ipse.diffusion.training.loop import Feed, Stage, pictures_of
 from ipse.diffusion.training.recipe import StageRecipe, options_of
-from ipse.diffusion.training.vae import PartWeights, beside, gradient_difference, psnr_each
-from ipse.encoders import ShippedEncoder
+from ipse.diffusion.training.vae import PartWeights, Perceptual, beside, gradient_difference, psnr_each
 
 _JUDGED, _SHEET, _BATCH = 128, 16, 16
-_ENCODER = "face-world"
 # So that no step is the discriminator's alone.
 _MOST = 100.0
 
@@ -81,23 +79,6 @@ class Patches(nn.Sequential):
         for inputs, outputs in ((3, width), (width, 2 * width), (2 * width, 4 * width)):
             layers += [nn.Conv2d(inputs, outputs, 4, 2, 1), nn.LeakyReLU(0.2)]
         super().__init__(*layers, nn.Conv2d(4 * width, 1, 3, 1, 1))
-
-
-class Perceptual(nn.Module):
-    """The distance of pictures in what the stages of an encoder say of each place, in unit features."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.encoder = ShippedEncoder(_ENCODER).torch_module().requires_grad_(False)
-
-    def forward(self, ours: Tensor, theirs: Tensor) -> Tensor:
-        """Of (n, 3, H, W) in -1 to 1: one number, the mean over pictures and places, summed over stages."""
-        count = len(ours)
-        total = torch.zeros((), device=ours.device)
-        for told in self.encoder.stage_maps((torch.cat([ours, theirs]) + 1) / 2):
-            unit = functional.normalize(told, dim=1)
-            total = total + (unit[:count] - unit[count:]).square().sum(1).mean()
-        return total
 
 
 class DecoderStage(Stage):

@@ -231,7 +231,7 @@ class DenoiserStage(Stage):
         self.vae, self.text = (part.to(device).eval().requires_grad_(False) for part in (vae, text))
         scale = 2 ** (len(vae.config.block_out_channels) - 1)
         sides = size_of(*(side // scale for side in recipe.pixels))
-        fitting = {"size": sides, "context": text.config.hidden_size}
+        fitting = {"size": sides, "context": text.config.hidden_size, "latent": vae.config.latent_channels}
         unet = make_denoiser(**fitting | dict(recipe.network))
         if self.options.start:
             begin_with(unet, self.options.start)
@@ -314,7 +314,10 @@ class DenoiserStage(Stage):
 
 
 def begin_with(unet: UNet2DConditionModel, folder: str | Path) -> None:
-    """Give a U-Net the weights of another of the same shape.
+    """Give a U-Net the weights of another of the same shape, whose latents may have fewer channels.
+
+    Channels of its latents come first, as in `ipse.diffusion.training.vae.begin_with_autoencoder`; it does not see the
+    others yet, and has weights by chance for what it makes of them.
 
     Raises
     ------
@@ -323,7 +326,14 @@ def begin_with(unet: UNet2DConditionModel, folder: str | Path) -> None:
     """
     try:
         trained = UNet2DConditionModel.from_pretrained(folder, dtype=torch.float32)
-        unet.load_state_dict(trained.state_dict())
+        given, known = trained.state_dict(), trained.config.in_channels
+        own = {name: unet.state_dict()[name].clone() for name in ("conv_in.weight", "conv_out.weight", "conv_out.bias")}
+        if known < unet.config.in_channels:
+            own["conv_in.weight"].zero_()
+            for name, place in (("conv_in.weight", 1), ("conv_out.weight", 0), ("conv_out.bias", 0)):
+                own[name].narrow(place, 0, known).copy_(given[name])
+            given |= own
+        unet.load_state_dict(given)
     except (OSError, ValueError, RuntimeError) as error:
         told = " ".join(str(error).split())
         raise TrainingError(

@@ -27,11 +27,13 @@ from ipse.diffusion.components import make_vae
 from ipse.diffusion.training.data import Corpus
 from ipse.diffusion.training.loop import Feed, Stage, pictures_of, shown
 from ipse.diffusion.training.recipe import StageRecipe, options_of
+from ipse.encoders import ShippedEncoder
 from ipse.errors import TrainingError
 from ipse.faces.parts import LABELS
 from ipse.images import contact_sheet
 
 _JUDGED, _SHEET, _BATCH = 128, 16, 16
+_ENCODER = "face-world"
 # Rows: light, red to blue, green to purple; and by what each has a spread near 1.
 _OPPONENTS = torch.tensor([[1 / 3, 1 / 3, 1 / 3], [1 / 2, 0, -1 / 2], [-1 / 4, 1 / 2, -1 / 4]])
 _SPREAD = torch.tensor([2.0, 5.0, 8.0])
@@ -61,6 +63,10 @@ class VaeOptions:
         Weight of the KL divergence per number of the latent.
     features
         How many times as much eyes, brows and mouths count as what is around the face.
+    perceptual
+        Weight of the distance in the features of the face encoder, which few pixels decide; see `Perceptual`.
+    start
+        Folder of a trained autoencoder to begin with, or nothing; see `begin_with_autoencoder`.
     """
 
     crop: int = 64
@@ -69,6 +75,8 @@ class VaeOptions:
     color: float = 1.0
     kl: float = 3e-4
     features: float = 1.0
+    perceptual: float = 0.0
+    start: str = ""
 
 
 class VaeStage(Stage):
@@ -90,7 +98,11 @@ class VaeStage(Stage):
         super().__init__(recipe, corpus, device)
         self.options = options_of(VaeOptions, recipe)
         self.network: AutoencoderKL = make_vae(**{"size": recipe.size} | dict(recipe.network))
-        begin_with_mean_colors(self.network)
+        if self.options.start:
+            begin_with_autoencoder(self.network, self.options.start)
+        else:
+            begin_with_mean_colors(self.network)
+        self.perceptual = Perceptual().to(device).eval() if self.options.perceptual else None
         self.pixels = Feed(corpus.pixels, device)
         self.weigh = PartWeights(parts, self.options.features, recipe.pixels, device)
 
@@ -114,7 +126,11 @@ class VaeStage(Stage):
         color = color_difference(decoded, pictures)
         kl = posterior.kl().mean() / posterior.mean[0].numel()
         total = l1 + options.gradient * edges + options.color * color + options.kl * kl
-        return total, {"l1": l1, "edges": edges, "color": color, "kl": kl}
+        told = {"l1": l1, "edges": edges, "color": color, "kl": kl}
+        if self.perceptual is not None:
+            told["perceptual"] = self.perceptual(decoded, pictures)
+            total = total + options.perceptual * told["perceptual"]
+        return total, told
 
     def figures(self, network: nn.Module) -> dict[str, float]:
         """``psnr``: of up to 128 pictures of other people, in dB; ``std``: of their latents."""
@@ -154,6 +170,23 @@ def beside(pictures: Tensor, decoded: Tensor) -> Image.Image:
     """A sheet of (n, 3, H, W) pictures, each beside what is decoded."""
     pairs = [image for pair in zip(shown(pictures), shown(decoded), strict=True) for image in pair]
     return contact_sheet(pairs, 8, gap=2)
+
+
+class Perceptual(nn.Module):
+    """The distance of pictures in what the stages of an encoder say of each place, in unit features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = ShippedEncoder(_ENCODER).torch_module().requires_grad_(False)
+
+    def forward(self, ours: Tensor, theirs: Tensor) -> Tensor:
+        """Of (n, 3, H, W) in -1 to 1: one number, the mean over pictures and places, summed over stages."""
+        count = len(ours)
+        total = torch.zeros((), device=ours.device)
+        for told in self.encoder.stage_maps((torch.cat([ours, theirs]) + 1) / 2):
+            unit = functional.normalize(told, dim=1)
+            total = total + (unit[:count] - unit[count:]).square().sum(1).mean()
+        return total
 
 
 class PartWeights:
@@ -267,6 +300,58 @@ def begin_with_mean_colors(vae: AutoencoderKL) -> None:
 
 
 @torch.no_grad()
+def begin_with_autoencoder(vae: AutoencoderKL, folder: str | Path) -> None:
+    """Give an autoencoder the weights of another whose latent may have fewer channels.
+
+    Its channels come first and mean what they meant, so that a denoiser of them has less to learn; the others are read
+    from the same features by weights by chance, and the decoder makes nothing of them yet.
+
+    Parameters
+    ----------
+    vae
+        Changed in place.
+    folder
+        Of an `AutoencoderKL` that is otherwise of the same shape.
+
+    Raises
+    ------
+    TrainingError
+        If the folder holds none.
+    """
+    try:
+        trained = AutoencoderKL.from_pretrained(folder, dtype=torch.float32)
+        given, old, new = trained.state_dict(), trained.config.latent_channels, vae.config.latent_channels
+        if old > new:
+            raise ValueError(f"its latent has {old} channels, and {new} are wanted")
+        # Encoders tell means, then logarithms of variances.
+        places = torch.cat([torch.arange(old), new + torch.arange(old)])
+        wide = {
+            "encoder.conv_out.weight": (places,),
+            "encoder.conv_out.bias": (places,),
+            "quant_conv.weight": (places[:, None], places),
+            "quant_conv.bias": (places,),
+            "post_quant_conv.weight": (slice(old), slice(old)),
+            "post_quant_conv.bias": (slice(old),),
+            "decoder.conv_in.weight": (slice(None), slice(old)),
+        }
+        state = vae.state_dict()
+        for name in ("quant_conv", "post_quant_conv"):
+            state[f"{name}.weight"].copy_(torch.eye(len(state[f"{name}.weight"]))[..., None, None])
+            state[f"{name}.bias"].zero_()
+        state["encoder.conv_out.bias"][new:] = _LITTLE
+        state["encoder.conv_out.weight"][new:] /= 10
+        state["decoder.conv_in.weight"].zero_()
+        for name, values in given.items():
+            state[name][wide.get(name, (...,))] = values
+    except (OSError, ValueError, RuntimeError, KeyError, IndexError) as error:
+        told = " ".join(str(error).split())
+        raise TrainingError(
+            f"{folder} holds no autoencoder of this shape to begin with: {told:.200}",
+            "Change options.start of the recipe.",
+        ) from error
+
+
+@torch.no_grad()
 def standardize(vae: AutoencoderKL, mean: Tensor, std: Tensor) -> None:
     """Make latents (z - mean) / std, channel by channel, and decode them as before.
 
@@ -278,7 +363,7 @@ def standardize(vae: AutoencoderKL, mean: Tensor, std: Tensor) -> None:
     vae
         Changed in place.
     mean, std
-        (4,) of its latents.
+        (channels,) of its latents.
     """
     before, after = vae.quant_conv, vae.post_quant_conv
     channels = len(mean)
