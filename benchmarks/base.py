@@ -19,10 +19,14 @@ Inversion: renderings of a quarter of the people, each by its full caption, inve
 same captions and seeds with fewer steps. Overheads: seconds of the processor for a picture with handles over those of
 the plain pipeline, in turns; they depend on the shape of the base and not on its weights.
 
+Bodies: how often the joint encoder of a base of whole bodies, which makes none of its pictures, finds the caption of a
+picture among 100 captions of other people, beside how often it does for their renderings.
+
     python benchmarks/base.py                                                       # an hour on one thread
     python benchmarks/base.py --only inversion adapter attention                    # some parts; other figures stay
     python benchmarks/base.py --base FOLDER --people 100 --dry                      # a look; writes no figures
     python benchmarks/base.py --only inversion --start 0 --people 40                # other people; writes no figures
+    python benchmarks/base.py --only bodies --base FOLDER                           # of whole bodies, not --lean
 """
 
 from __future__ import annotations
@@ -57,6 +61,9 @@ from ipse.world.recipe import Recipe
 ROOT = Path(__file__).parents[1]
 JUDGED = 900_000
 FACES = ROOT / "recipes" / "world" / "faces.yaml"
+BODIES = ROOT / "recipes" / "base" / "bodies.yaml"
+AMONG = 100
+"""Captions that one is found among."""
 STEPS = 20
 READ = 3000
 """Captions that a reader of facts learns from."""
@@ -68,16 +75,15 @@ CAPTION = "A portrait of a smiling woman with red hair."
 
 @dataclass(frozen=True)
 class Rendered:
-    """Portraits of the world: (N, 128, 128, 3) pictures, full captions, and what they show."""
+    """Pictures of the world: (N, H, W, 3), full captions, and what they show."""
 
     images: npt.NDArray[np.uint8]
     captions: list[str]
     facts: list[dict[str, str]]
 
 
-def rendered(folder: Path, start: int, people: int, workers: int) -> Rendered:
-    """One portrait of each of some people, made once."""
-    recipe = Recipe.load(FACES)
+def rendered(folder: Path, start: int, people: int, workers: int, recipe: Recipe) -> Rendered:
+    """One picture of each of some people, made once."""
     # People of one balanced set: the same groups in each.
     write_dataset(recipe, folder, people=people, looks=1, shots=1, start=start, workers=workers)
     table = read_dataset(folder).table(["image", "captions", "facts"])
@@ -107,13 +113,19 @@ class Setting:
     @cached_property
     def real(self) -> Rendered:
         """The captions' own renderings."""
-        return rendered(self.work / f"captions-{self.start}", self.start, self.people, self.workers)
+        return rendered(self.work / f"captions-{self.start}", self.start, self.people, self.workers, Recipe.load(FACES))
+
+    @cached_property
+    def bodies(self) -> Rendered:
+        """Whole bodies, with their captions."""
+        folder = self.work / f"bodies-{self.start}"
+        return rendered(folder, self.start, self.people, self.workers, Recipe.load(BODIES))
 
     @cached_property
     def others(self) -> Rendered:
         """As many other people, so far from the first that sets of any size have nobody in common."""
         start = self.start + 50_000
-        return rendered(self.work / f"others-{start}", start, self.people, self.workers)
+        return rendered(self.work / f"others-{start}", start, self.people, self.workers, Recipe.load(FACES))
 
     @cached_property
     def back(self) -> npt.NDArray[np.uint8]:
@@ -442,6 +454,39 @@ def overhead(
     )
 
 
+def bodies(evidence: Evidence, setting: Setting) -> None:
+    """Add how well pictures of whole bodies follow their captions, and what they cost."""
+    import torch
+
+    from ipse.diffusion.training.joint import embed_images, embed_texts
+    from ipse.diffusion.training.loop import pictures_of
+
+    base, real = setting.base, setting.bodies
+    joint, tokenizer = base.joint(), base.pipeline.tokenizer
+    count = len(real.captions) // AMONG * AMONG
+    made = generated(base, real.captions[:count], setting.work / base.fingerprint[:16] / "bodies", 0)
+    fitted = np.stack([base.fit(image) for image in real.images[:count]])
+    back = np.stack([base.decode(base.encode(image)) for image in track(fitted, description="autoencoder")])
+    tokens = tokenizer(real.captions[:count], padding="max_length", truncation=True, return_tensors="pt")["input_ids"]
+
+    @torch.no_grad()
+    def found(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+        """(count,) whether the own caption is the nearest, in %."""
+        hits = []
+        for pictures, texts in zip(torch.from_numpy(images).split(AMONG), tokens.split(AMONG), strict=True):
+            seen = embed_images(joint, pictures_of(pictures))
+            hits.append((seen @ embed_texts(joint, texts, tokenizer.eos_token_id).T).argmax(1) == torch.arange(AMONG))
+        return 100 * torch.cat(hits).double().numpy()
+
+    ours, theirs, alone = found(made), found(fitted), found(back)
+    told = f"its caption is the first of {AMONG} of other people by the joint encoder, which makes no picture"
+    evidence.add(
+        "base.bodies.caption_found", float(ours.mean()), "%", n=count, ci95=bootstrap_ci(ours),
+        against=("renderings", float(theirs.mean())), note=told,
+    )  # fmt: skip
+    evidence.add("base.bodies.caption_found_autoencoder", float(alone.mean()), "%", n=count, ci95=bootstrap_ci(alone))
+
+
 PARTS: dict[str, Callable[[Evidence, Setting], None]] = {
     "prompts": prompts,
     "reading": reading,
@@ -452,11 +497,13 @@ PARTS: dict[str, Callable[[Evidence, Setting], None]] = {
     "adapter": adapter,
     "attention": attention,
 }
+OF_BODIES = {"bodies": bodies}
+"""Of another base."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=tuple(PARTS), nargs="+", help="these parts; other figures stay")
+    parser.add_argument("--only", choices=(*PARTS, *OF_BODIES), nargs="+", help="these parts; other figures stay")
     parser.add_argument("--judge", type=Path, default=WORLD_JUDGE, help="weights of another judge")
     parser.add_argument("--base", default="world")
     parser.add_argument("--start", type=int, default=JUDGED, help="number of the first person; others are a trial")
@@ -466,12 +513,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sheet", type=Path, help="a PNG with 64 of the pictures")
     parser.add_argument("--dry", action="store_true", help="print the figures and write none")
     options = parser.parse_args(arguments)
-    chosen = [name for name in PARTS if name in (options.only or PARTS)]
+    parts = PARTS | OF_BODIES
+    chosen = [name for name in parts if name in (options.only or PARTS)]
 
     setting = Setting(options.base, options.judge, options.start, options.people, options.work, options.workers)
     evidence, console = Evidence("base", seeds=[0, 1]), Console()
     for name in chosen:
-        PARTS[name](evidence, setting)
+        parts[name](evidence, setting)
         # After each part, so that a run cut short keeps what it has.
         if options.start == JUDGED and not options.dry:
             console.print(f"{name} written: {evidence.write(update=True)}")

@@ -1,5 +1,7 @@
 """PhotoVerse: two branches, each of which can be taken out, and a loss that knows whose face comes out."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ torch = pytest.importorskip("torch")
 from ipse.faces import align  # noqa: E402
 from ipse.personalize import open_method  # noqa: E402
 from ipse.personalize.likeness import Likeness  # noqa: E402
+from ipse.personalize.photoverse import PhotoVerseOptions  # noqa: E402
 from ipse.personalize.references import FaceReader  # noqa: E402
 
 
@@ -37,3 +40,14 @@ def test_each_branch_can_be_taken_out(base, trained, photographs):
         method.text_share, method.image_share = text, image
         made.append(next(method.fit(photographs[1]).generate("A portrait of {a woman}.", 1, 2)).image)
     assert not any(np.array_equal(made[a], made[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
+
+
+def test_the_loss_on_identity_sees_little_noise_only(untrained, batch_of):
+    method = untrained("photoverse")
+    batch = batch_of(method)
+    told = {}
+    # Its rows are at steps 100, 450 and 800 of 1,000.
+    for quiet in (0.1, 0.3, 0.9):
+        method.options = replace(PhotoVerseOptions(), seen=3, quiet=quiet)
+        told[quiet] = method._unlike(batch.goal, batch).item()
+    assert told[0.1] == 0 and 0 < told[0.3] < 2 and told[0.9] != told[0.3]

@@ -40,10 +40,13 @@ class PhotoVerseOptions(Options):
         Weight of the loss on identity.
     seen
         Rows of a batch that it sees: decoding is dear.
+    quiet
+        Share of the levels of noise, from none on, that it sees: behind more, no face is to be guessed yet.
     """
 
     identity: float = 0.1
     seen: int = 2
+    quiet: float = 0.5
 
 
 class Share(Handle):
@@ -157,8 +160,8 @@ class PhotoVerse(Adapting):
 
     def _unlike(self, predicted: Tensor, batch: Batch) -> Tensor:
         """1 less the cosine of the face of the predicted picture and the person's, of rows with little noise."""
-        early = batch.known & (batch.steps < len(self.base.pipeline.scheduler.alphas_cumprod) // 2)
-        rows = early.nonzero()[: self.options.seen, 0]
+        levels = len(self.base.pipeline.scheduler.alphas_cumprod)
+        rows = (batch.known & (batch.steps < self.options.quiet * levels)).nonzero()[: self.options.seen, 0]
         if not self.options.identity or not len(rows):
             return predicted.new_zeros(())
         (person,) = batch.people
