@@ -34,7 +34,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,7 @@ from ipse.training.loop import train, with_steps
 from ipse.training.networks import load_network
 from ipse.training.recipe import TrainRecipe
 from ipse.training.snp import prune, search
+from ipse.training.tasks.common import start_file
 from trials import RANKING, add_gain, add_mean, by_seed, measure
 
 Pictures = npt.NDArray[np.uint8]
@@ -190,19 +191,26 @@ class Setting:
         """A number of steps, fewer in a trial."""
         return max(2, round(self.share * steps))
 
-    def folder(self, recipe: TrainRecipe, known: str = "") -> Path:
-        """Where a run on these people is kept; `known` is what else decides it."""
-        data = "" if recipe.name.startswith("market-isr") else self.everyone.fingerprint
-        told = hashlib.sha256(f"{recipe.fingerprint}{data}{known}".encode()).hexdigest()[:10]
-        return self.work / "runs" / f"{recipe.name}-{recipe.seed}-{told}"
+    def folder(self, recipe: TrainRecipe, known: str) -> Path:
+        """Where a run is kept; `known` stands for all that decides it."""
+        return self.work / "runs" / f"{recipe.name}-{recipe.seed}-{known[:10]}"
 
-    def learned(self, make: Callable[[], Learner], recipe: TrainRecipe, known: str = "") -> torch.nn.Module:
-        """The network of a training, done now unless it is there."""
-        folder = self.folder(recipe, known)
-        weights = folder / f"{recipe.name}.safetensors"
+    def trained(self, kind: type[Learner], recipe: TrainRecipe, *given: Any) -> Path:
+        """The weights of a training, done now unless they are there.
+
+        The learner gets nothing but the recipe and what is `given`, and these, with the bytes of the weights that it
+        begins with, are what a run is known by: with anything else it is another run.
+        """
+        start = start_file(recipe.start).read_bytes() if recipe.start else b""
+        known = digest(kind, recipe.fingerprint, start, *given)
+        weights = self.folder(recipe, known) / f"{recipe.name}.safetensors"
         if not weights.exists():
-            learn(make(), folder, progress(f"{recipe.name} {recipe.seed}"), known)
-        return load_network(weights)[0]
+            learn(kind(recipe, *given), weights.parent, progress(f"{recipe.name} {recipe.seed}"), known)
+        return weights
+
+    def learned(self, kind: type[Learner], recipe: TrainRecipe, *given: Any) -> torch.nn.Module:
+        """The network of a training; see `trained`."""
+        return load_network(self.trained(kind, recipe, *given))[0]
 
 
 def smaller(pictures: Pictures, side: int) -> Pictures:
@@ -210,9 +218,34 @@ def smaller(pictures: Pictures, side: int) -> Pictures:
     return np.stack([resize(picture, side // 2, side) for picture in pictures])
 
 
-def short(array: npt.NDArray[Any]) -> str:
-    """A few letters that stand for an array."""
-    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:12]
+def digest(*values: Any) -> str:
+    """sha256 of what decides a run: arrays, bytes, plain values, classes, and dataclasses and sequences of these.
+
+    Raises
+    ------
+    TypeError
+        For anything else, such as a function, whose settings nobody could tell.
+    """
+    told = hashlib.sha256()
+    for value in values:
+        if isinstance(value, np.ndarray) and value.dtype != object:
+            # By way of a view: pictures are many, and a copy of them as bytes would double them.
+            part = hashlib.sha256(f"{value.dtype}{value.shape}".encode())
+            part.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8))
+        elif isinstance(value, bytes):
+            part = hashlib.sha256(b"bytes" + value)
+        elif isinstance(value, type):
+            part = hashlib.sha256(f"class {value.__qualname__}".encode())
+        elif is_dataclass(value):
+            part = hashlib.sha256(digest(type(value), *(getattr(value, own.name) for own in fields(value))).encode())
+        elif isinstance(value, list | tuple):
+            part = hashlib.sha256(digest(type(value), *value).encode())
+        elif value is None or isinstance(value, bool | int | float | str):
+            part = hashlib.sha256(repr(value).encode())
+        else:
+            raise TypeError(f"A run cannot be known by {value!r}; give arrays, plain values or dataclasses of them.")
+        told.update(part.digest())
+    return told.hexdigest()
 
 
 def another_world(pictures: Pictures, world: int) -> Pictures:
@@ -306,7 +339,7 @@ def measure_isr(setting: Setting, evidence: Evidence) -> None:
         }
         for kind, (method, frames, weighted) in kinds.items():
             recipe = setting.recipe(f"isr-{kind}", seed, ISR_STEPS)
-            network = setting.learned(lambda a=(method, recipe, frames, weighted): a[0](a[1], a[2], 1, a[3]), recipe)
+            network = setting.learned(method, recipe, frames, 1, weighted)
             runs.setdefault(kind, []).append(judged.judge(embed(network, judged.pictures), "world-within-look"))
     note = (
         f"another Shot of the same Look in a world that was not trained on; {ISR_STEPS} steps of about 64 pictures, "
@@ -328,9 +361,22 @@ MIX_STEPS = 400
 PAIRS = {"supcon": {"temperature": 0.1, "weight": 0.5}}
 
 
-def jaccard(vectors: Vectors, largest: float) -> Any:
-    """Links of people who have four pictures each, in place of a score as in Market-1501."""
-    return linked(vectors, largest, k1=8, k2=3)
+@dataclass(frozen=True)
+class Neighbors:
+    """Links by neighborhoods; by default those of people who have four pictures each, in place of a score as in Market.
+
+    Attributes
+    ----------
+    k1, k2
+        See `ipse.gallery.linking.linked`.
+    """
+
+    k1: int = 8
+    k2: int = 3
+
+    def __call__(self, vectors: Vectors, largest: float) -> Any:
+        """Sparse distances up to the largest."""
+        return linked(vectors, largest, k1=self.k1, k2=self.k2)
 
 
 def domains_told(network: torch.nn.Module, sides: Sequence[Pictures]) -> float:
@@ -361,21 +407,23 @@ def measure_domainmix(setting: Setting, evidence: Evidence) -> None:
     precision = []
     for seed in setting.seeds:
         first = setting.recipe("mix-world", seed, MIX_STEPS, losses=RANKING)
-        known = setting.learned(lambda r=first: Described(r, world.pictures, world.day), first)
-        start = str(setting.folder(first) / f"{first.name}.safetensors")
+        weights = setting.trained(Described, first, world.pictures, world.day)
+        start, known = str(weights), load_network(weights)[0]
         runs.setdefault("world", []).append(judged.judge(embed(known, judged.pictures), "world-within-look"))
         longer = setting.recipe("mix-longer", seed, MIX_STEPS, losses=RANKING, start=start)
-        network = setting.learned(lambda r=longer: Described(r, world.pictures, world.day), longer)
+        network = setting.learned(Described, longer, world.pictures, world.day)
         runs.setdefault("world_longer", []).append(judged.judge(embed(network, judged.pictures), "world-within-look"))
         frames = videos(real, seed)
         for kind, plan in plans.items():
             recipe = setting.recipe(f"mix-{kind}", seed, MIX_STEPS, losses=PAIRS, start=start)
-            learner = DomainMix(recipe, world.pictures, world.day, frames, jaccard, plan)
-            network = setting.learned(lambda made=learner: made, recipe)
+            given = (recipe, world.pictures, world.day, frames, Neighbors(), plan)
+            network = setting.learned(DomainMix, *given)
             runs.setdefault(kind, []).append(judged.judge(embed(network, judged.pictures), "world-within-look"))
             told.setdefault(kind, []).append(domains_told(network, [world.pictures, real.pictures]))
             if kind == "mix":
-                # With the network that came out, since what was grouped on the way is not kept.
+                # With the network that came out, since what was grouped on the way is not kept; and by a learner that
+                # has seen no clustering, whether the run was done now or before.
+                learner = DomainMix(*given)
                 learner.before(0, network)
                 groups = learner.groups.numpy()
                 kept = groups >= 0
@@ -399,24 +447,37 @@ GAP = 100
 TERMS = "non-commercial research only"
 
 
-def smoothed(frames: Frames) -> Callable[[Vectors, float], Any]:
-    """Links of features that stand in the middle between their own and the mean of their chain of frames."""
-    pairs = frames.pairs(GAP)
+@dataclass(frozen=True)
+class Smoothed:
+    """Links of features that stand in the middle between their own and the mean of their chain of frames.
 
-    def links(vectors: Vectors, largest: float) -> Any:
-        chains = tracklets(vectors, pairs)
+    Attributes
+    ----------
+    frames
+        Where the features' pictures are from.
+    gap
+        The most frames between two that are chained.
+    k1
+        See `ipse.gallery.linking.linked`.
+    """
+
+    frames: Frames
+    gap: int = GAP
+    k1: int = 20
+
+    def __call__(self, vectors: Vectors, largest: float) -> Any:
+        """Sparse distances up to the largest."""
+        chains = tracklets(vectors, self.frames.pairs(self.gap))
         means = np.zeros((chains.max() + 1, vectors.shape[1]), np.float32)
         np.add.at(means, chains, vectors)
         means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
-        return linked(vectors + means[chains], largest, k1=20)
-
-    return links
+        return linked(vectors + means[chains], largest, k1=self.k1)
 
 
 def eps_for(network: torch.nn.Module, frames: Frames) -> float:
     """The distance within groups at which the fewest people of one frame are in one group; no label tells it."""
     vectors = centered(embed(network, frames.pictures), frames.camera)
-    distances = smoothed(frames)(vectors, 0.62)
+    distances = Smoothed(frames)(vectors, 0.62)
     told = {eps: contradiction(reliable_clusters(distances, Plan(eps=eps))[0], frames) for eps in (0.3, 0.4, 0.5, 0.6)}
     return min(told, key=lambda eps: told[eps])
 
@@ -433,16 +494,14 @@ def measure_market(setting: Setting, evidence: Evidence) -> None:
         "market-isr", 0, MARKET_ISR, license=TERMS, network=LARGE, start="body-world",
         optimizer={"rate": 0.001, "warmup": 50, "decay": 0.0005},
     )  # fmt: skip
-    first = setting.learned(lambda: ISR(recipe, frames, GAP), recipe)
-    start = str(setting.folder(recipe) / f"{recipe.name}.safetensors")
+    begun = setting.trained(ISR, recipe, frames, GAP)
+    first = load_network(begun)[0]
     mixed = setting.recipe(
-        "market-mix", 0, MARKET_MIX, license=TERMS, network={**LARGE, "dropout": 0.2}, start=start, losses=PAIRS,
+        "market-mix", 0, MARKET_MIX, license=TERMS, network={**LARGE, "dropout": 0.2}, start=str(begun), losses=PAIRS,
         optimizer={"rate": 0.001, "warmup": 100, "last": 0.005, "decay": 0.0005}, ema=0.998,
     )  # fmt: skip
     plan = Plan(eps=eps_for(first, frames), every=setting.every(200), real=0.75)
-    network = setting.learned(
-        lambda: DomainMix(mixed, world, everyone.labels("look"), frames, smoothed(frames), plan), mixed, str(plan)
-    )
+    network = setting.learned(DomainMix, mixed, world, everyone.labels("look"), frames, Smoothed(frames), plan)
     small = np.stack([resize(image, BODY[1], BODY[0]) for image in market.images])
     weights = next(setting.market_run.glob("*.safetensors"))
     supervised = market.evaluate(encode_bodies(TrainedEncoder(weights), market.images, "supervised"))
@@ -543,11 +602,12 @@ def described(setting: Setting, people: People, judged: People) -> tuple[dict[st
             f"made-detector-{half}", 0, DETECTOR_STEPS, network={**LARGE, "dim": 128}, task="attributes",
             data={"source": str(folder), "holdout": 0.0}, batch={"size": 64}, targets=wanted,
         )  # fmt: skip
-        out = setting.folder(recipe)
+        chips = pack(folder, Cut("whole", BODY), setting.work / "packs")
+        out = setting.folder(recipe, digest(recipe.fingerprint, chips.fingerprint))
         if not (out / "record.json").exists():
             train(recipe, out, resume=(out / "checkpoint.pt").exists(), cache=setting.work / "packs")
         weights = out / f"{recipe.name}.safetensors"
-        whose.append(np.unique(pack(folder, Cut("whole", BODY), setting.work / "packs").column("person")))
+        whose.append(np.unique(chips.column("person")))
         found.append(told_by(weights, np.concatenate([people.pictures, judged.pictures])))
     count = len(people.pictures)
     trained = {}
@@ -577,11 +637,9 @@ def measure_made(setting: Setting, evidence: Evidence) -> None:
                 optimizer={"rate": 0.0005, "warmup": 100, "decay": 0.05},
             )  # fmt: skip
             beside = description.vectors(for_training)
+            fading = True
             network = setting.learned(
-                lambda r=recipe, told=beside: Described(
-                    r, people.pictures, people.column("person"), told, people.column("look"), fading=True
-                ),
-                recipe,
+                Described, recipe, people.pictures, people.column("person"), beside, people.column("look"), fading
             )
             vectors = embed(network, judged.pictures, beside=description.vectors(for_judging))
             runs.setdefault(kind, []).append(judged.judge(vectors, "world-across-looks"))
@@ -669,9 +727,8 @@ def measure_contour(setting: Setting, evidence: Evidence) -> None:
             recipe = setting.recipe(
                 f"contour-{kind}", seed, CONTOUR_STEPS, network=sketched.get(kind, SMALL), losses=IDENTITY
             )
-            network = setting.learned(
-                lambda r=recipe, shown=training: Described(r, shown, people.day, groups=groups), recipe
-            )
+            beside = None
+            network = setting.learned(Described, recipe, training, people.day, beside, groups)
             found[kind] = embed(network, judging)
             if kind == "contour":
                 moved.append(turned(network))
@@ -765,15 +822,15 @@ def measure_lde(setting: Setting, evidence: Evidence) -> None:
     for seed in setting.seeds:
         unseen, unseen_hidden = (side.seen(UNSEEN + seed) for side in (judged, hidden))
         pairs = {"triplet": IDENTITY["triplet"]}
-        makers: dict[str, tuple[dict[str, Any], Callable[[TrainRecipe], Learner]]] = {
-            "lde": (pairs, lambda r: LatentDomainExpansion(r, pictures, people.day, domains)),
-            "split": (pairs, lambda r: LatentDomainExpansion(r, pictures, people.day, domains, Expansion(strength=0))),
-            "mixed": (IDENTITY, lambda r: MixedStyles(r, pictures, people.day)),
-            "plain": (IDENTITY, lambda r: Described(r, pictures, people.day)),
+        learners: dict[str, tuple[dict[str, Any], type[Learner], tuple[Any, ...]]] = {
+            "lde": (pairs, LatentDomainExpansion, (domains, Expansion())),
+            "split": (pairs, LatentDomainExpansion, (domains, Expansion(strength=0))),
+            "mixed": (IDENTITY, MixedStyles, ()),
+            "plain": (IDENTITY, Described, ()),
         }
-        for kind, (losses, make) in makers.items():
+        for kind, (losses, learner, more) in learners.items():
             recipe = setting.recipe(f"lde-{kind}", seed, LDE_STEPS, network=SPLIT, losses=losses)
-            network = setting.learned(lambda r=recipe, make=make: make(r), recipe)
+            network = setting.learned(learner, recipe, pictures, people.day, *more)
             runs.setdefault(kind, []).append(unseen.judge(embed(network, unseen.pictures), "world-within-look"))
             without_faces.setdefault(kind, []).append(
                 unseen_hidden.judge(embed(network, unseen_hidden.pictures), "world-within-look")
@@ -848,31 +905,27 @@ def measure_cion(setting: Setting, evidence: Evidence) -> None:
     for seed in setting.seeds:
         frames, tracks = tracked(people, seed)
         first = setting.recipe("cion-start", seed, CION_START)
-        start_network = setting.learned(lambda r=first, f=frames: ISR(r, f, 1), first)
-        start = str(setting.folder(first) / f"{first.name}.safetensors")
+        begun = setting.trained(ISR, first, frames, 1)
+        start_network = load_network(begun)[0]
         noise = noise_for(start_network, choose, seed)
         # One window over all videos: people come again anywhere.
         found = correlate(embed(start_network, people.pictures), tracks, frames.video, noise, len(tracks))
         for kind, labels in (("cion", found), ("tracks", tracks)):
             told = bcubed_f(people.day, alone(labels))
             agreement.setdefault(kind, []).append((told.precision, told.recall))
-        plan = {"start": start, "batch": {"people": 16, "each": 2, "size": 64, "alone": "drop"}}
-        for kind in ("cion", "tracks", "isr"):
+        plan = {"start": str(begun), "batch": {"people": 16, "each": 2, "size": 64, "alone": "drop"}}
+        learners: dict[str, tuple[type[Learner], tuple[Any, ...]]] = {
+            "cion": (Distillation, (frames.pictures, found)),
+            "tracks": (Distillation, (frames.pictures, tracks)),
+            "isr": (ISR, (frames, 1)),
+        }
+        for kind, (learner, given) in learners.items():
             recipe = setting.recipe(f"cion-{kind}", seed, CION_STEPS, **plan)
-            known = short(found) if kind == "cion" else ""
-            network = setting.learned(
-                lambda r=recipe, k=kind, f=frames, t=tracks, c=found: (
-                    ISR(r, f, 1) if k == "isr" else Distillation(r, f.pictures, c if k == "cion" else t)
-                ),
-                recipe,
-                known,
-            )
+            weights = setting.trained(learner, recipe, *given)
+            network = load_network(weights)[0]
             zero.setdefault(kind, []).append(judged.judge(embed(network, judged.pictures), "world-within-look"))
-            fine = setting.recipe(
-                f"cion-fine-{kind}", seed, FINE_STEPS, losses=RANKING,
-                start=str(setting.folder(recipe, known) / f"{recipe.name}.safetensors"),
-            )  # fmt: skip
-            network = setting.learned(lambda r=fine: Described(r, choose.pictures, choose.day), fine, known)
+            fine = setting.recipe(f"cion-fine-{kind}", seed, FINE_STEPS, losses=RANKING, start=str(weights))
+            network = setting.learned(Described, fine, choose.pictures, choose.day)
             tuned.setdefault(kind, []).append(judged.judge(embed(network, judged.pictures), "world-within-look"))
     note = (
         f"another Shot of the same Look; {CION_START} steps of ISR, then {CION_STEPS} of each kind on the same tracks, "
@@ -913,7 +966,7 @@ def measure_snp(setting: Setting, evidence: Evidence) -> None:
     right = []
     for seed in setting.seeds:
         recipe = setting.recipe("snp-full", seed, SNP_STEPS, losses=RANKING)
-        full = setting.learned(lambda r=recipe: Described(r, pictures, people.day), recipe)
+        full = setting.learned(Described, recipe, pictures, people.day)
         runs.setdefault("full", []).append(judged.judge(embed(full, judged.pictures), "world-within-look"))
         features = embed(full, pictures)
         found = search(features, people.column("person"), embed(full, target.pictures), groups, seed)
@@ -927,9 +980,7 @@ def measure_snp(setting: Setting, evidence: Evidence) -> None:
         }
         for kind, rows in chosen.items():
             recipe = setting.recipe(f"snp-{kind}", seed, SNP_STEPS, losses=RANKING)
-            network = setting.learned(
-                lambda r=recipe, rows=rows: Described(r, pictures[rows], people.day[rows]), recipe, short(rows)
-            )
+            network = setting.learned(Described, recipe, pictures[rows], people.day[rows])
             runs.setdefault(kind, []).append(judged.judge(embed(network, judged.pictures), "world-within-look"))
     note = (
         f"another Shot of the same Look in the target; {budget} of {len(names)} people at most; of those found before "
@@ -995,7 +1046,7 @@ def measure_cast(setting: Setting, evidence: Evidence) -> None:
     def trained(kind: str, seed: int, labels: npt.NDArray[np.int64]) -> torch.nn.Module:
         kept = labels >= 0
         recipe = setting.recipe(f"cast-{kind}", seed, CAST_STEPS, network=FACE, losses=RANKING)
-        return setting.learned(lambda: Described(recipe, people.pictures[kept], labels[kept]), recipe, short(labels))
+        return setting.learned(Described, recipe, people.pictures[kept], labels[kept])
 
     for seed in setting.seeds:
         folders, few = as_downloaded(people, seed), as_downloaded(choose, seed + 100)

@@ -10,11 +10,17 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("kornia")
 pytest.importorskip("accelerate")
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+sys.path[:0] = [str(Path(__file__).parents[2] / "benchmarks"), str(Path(__file__).parents[1] / "training")]
+
+from walking import pictures, recipe, walks  # noqa: E402
 
 import reid_training as bench  # noqa: E402
 from ipse.encoders.backbones.contour import ContourNetwork  # noqa: E402
+from ipse.encoders.trained import contract_path  # noqa: E402
 from ipse.training.data import Chips, Cut  # noqa: E402
+from ipse.training.described import Described  # noqa: E402
+from ipse.training.domainmix import Plan  # noqa: E402
+from ipse.training.isr import ISR  # noqa: E402
 
 
 def people(count=12, looks=2, shots=4):
@@ -133,3 +139,47 @@ def test_rays_that_were_not_moved_are_not_turned():
 
 def test_pictures_of_nobody_are_alone():
     assert bench.alone(np.array([1, -1, 0, 1, -1])).tolist() == [1, 3, 0, 1, 6]
+
+
+def test_a_finished_run_is_known_by_all_that_decided_it(tmp_path):
+    setting = bench.Setting(tmp_path, tmp_path, [0], 1.0, None, None, None)
+    frames, who = walks(people=6, cameras=1)
+    plan = recipe(name="run", steps=2)
+    first = setting.trained(ISR, plan, frames, 10)
+    written = first.stat().st_mtime_ns
+    assert setting.trained(ISR, plan, frames, 10) == first and first.stat().st_mtime_ns == written
+    darker = bench.Frames(frames.pictures // 2, frames.camera, frames.video, frames.frame)
+    others = [(ISR, frames, 20), (ISR, frames, 10, False), (bench.Instances, frames, 10), (ISR, darker, 10)]
+    assert len({first, *(setting.trained(kind, plan, *given) for kind, *given in others)}) == 5
+    # Files of the same name that hold other weights are another start.
+    start = tmp_path / "start.safetensors"
+    later = recipe(name="later", steps=2, start=str(start), losses={"supcon": {}})
+    found = []
+    for weights in (first, setting.trained(ISR, plan, frames, 20)):
+        start.write_bytes(weights.read_bytes())
+        contract_path(start).write_bytes(contract_path(weights).read_bytes())
+        found += [setting.trained(Described, later, frames.pictures, people, None) for people in (who, who % 5)]
+    assert len(set(found)) == 4
+
+
+def test_a_digest_tells_settings_and_data_and_refuses_what_it_cannot_read():
+    shown = pictures([1, 2])
+    given = [
+        Plan(),
+        Plan(gap=0.03),
+        bench.Neighbors(),
+        bench.Neighbors(k1=9),
+        shown,
+        shown[:1],
+        shown.astype(int),
+        1,
+        "1",
+    ]
+    assert len({bench.digest(value) for value in given}) == len(given)
+    assert bench.digest([1], 2) != bench.digest([1, 2]) and bench.digest(shown, None) == bench.digest(
+        shown.copy(), None
+    )
+    with pytest.raises(TypeError, match="known by"):
+        bench.digest(lambda: 1)
+    with pytest.raises(TypeError, match="known by"):
+        bench.digest(np.array(["a", None], object))

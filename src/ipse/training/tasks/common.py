@@ -89,6 +89,17 @@ def backbone_of(recipe: TrainRecipe, options: Mapping[str, Any]) -> Backbone:
     return network.train()
 
 
+def start_file(start: str) -> Path:
+    """The weights that a recipe's ``start`` names; see `TrainRecipe`.
+
+    Raises
+    ------
+    WeightsError
+        If a network that comes with ipse is not there, or damaged.
+    """
+    return shipped_files(start).weights if start in shipped_names() else Path(start)
+
+
 def begin_with(network: nn.Module, start: str) -> None:
     """Give a network what it shares, by name and shape, with the backbone of one that was trained; see `TrainRecipe`.
 
@@ -99,8 +110,7 @@ def begin_with(network: nn.Module, start: str) -> None:
     WeightsError
         If the other is not there, or damaged.
     """
-    path = shipped_files(start).weights if start in shipped_names() else Path(start)
-    trained, _ = load_network(path)
+    trained, _ = load_network(start_file(start))
     theirs, ours = getattr(trained, "trunk", trained).state_dict(), network.state_dict()
     taken = {name: value for name, value in theirs.items() if name in ours and ours[name].shape == value.shape}
     if not any(value.ndim > 1 for value in taken.values()):
