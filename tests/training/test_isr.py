@@ -121,3 +121,17 @@ def test_frames_far_apart_are_refused():
     frames, _ = walks(people=3, cameras=1)
     with pytest.raises(TrainingError, match="larger gap"):
         ISR(recipe(), frames, gap=5)
+
+
+@pytest.mark.parametrize("size", [16, 17, 6, 4])
+def test_a_step_sees_as_many_pictures_as_the_batch(size):
+    frames, _ = walks(people=12, cameras=2, frames=4, at_once=3)
+    learner = ISR(recipe(batch={"size": size}), frames)
+    pairs, others = learner.batch(0)
+    rows = np.concatenate([side for pair in pairs for side in pair] + [others])
+    # A frame has three people, so a pair of frames is never less than six pictures.
+    assert len(rows) == max(size, 6) == len(set(rows.tolist())) and len(pairs) == max(size // 6, 1)
+    seen = []
+    learner.network.register_forward_pre_hook(lambda module, given: seen.append(len(given[0])))
+    loss, _ = learner.loss(0)
+    assert seen == [max(size, 6)] and torch.isfinite(loss)

@@ -171,7 +171,8 @@ class ISR(Learner):
     Parameters
     ----------
     recipe
-        ``batch.size``: about how many pictures; ``network``, ``start``, ``augment`` and the rest as in other trainings.
+        ``batch.size``: how many pictures a step sees; ``network``, ``start``, ``augment`` and the rest as in other
+        trainings.
     frames
         Where people were found; without labels, see `ipse.training.frames`.
     gap
@@ -199,25 +200,37 @@ class ISR(Learner):
                 "Allow a larger gap, or give frames of videos.",
             )
 
-    def batch(self, step: int) -> list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
-        """Pairs of frames, by chance, with about as many pictures as the recipe's batch; no picture is there twice."""
+    def batch(self, step: int) -> tuple[list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]], npt.NDArray[np.intp]]:
+        """What a step sees: as many pictures as the recipe's batch, so that it can be compared with other trainings.
+
+        Returns
+        -------
+        tuple
+            Pairs of frames, by chance; and rows of other pictures, to tell people from, in the places where no further
+            pair fits. No picture is there twice. The first pair of frames is there even if it has more pictures.
+        """
         draw = np.random.default_rng([self.recipe.seed, step])
         chosen: list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]] = []
         taken: set[int] = set()
+        left = self.recipe.batch.size
         for number in draw.permutation(len(self.pairs)):
             ours, theirs = self.pairs[number]
-            if taken.isdisjoint(rows := {*ours.tolist(), *theirs.tolist()}):
+            rows = {*ours.tolist(), *theirs.tolist()}
+            if taken.isdisjoint(rows) and (len(rows) <= left or not chosen):
                 chosen.append((ours, theirs))
                 taken |= rows
-            if len(taken) >= self.recipe.batch.size:
+                left -= len(rows)
+            if left < 2:
                 break
-        return chosen
+        free = np.setdiff1d(np.arange(len(self.frames)), np.fromiter(taken, np.intp))
+        return chosen, draw.permutation(free)[: max(left, 0)]
 
     def loss(self, step: int) -> tuple[torch.Tensor, Parts]:
         """Match the people of some pairs of frames, and contrast the pairs."""
-        chosen = self.batch(step)
-        rows = np.concatenate([side for pair in chosen for side in pair])
-        places = np.split(np.arange(len(rows)), np.cumsum([len(side) for pair in chosen for side in pair])[:-1])
+        chosen, others = self.batch(step)
+        sides = [side for pair in chosen for side in pair]
+        rows = np.concatenate([*sides, others])
+        places = np.split(np.arange(len(rows)), np.cumsum([len(side) for side in sides]))[: len(sides)]
         embeddings = self.network(self.pixels(self.frames.pictures[rows]))
         found = functional.normalize(embeddings.detach()).numpy()
         pairs = associate(found, list(zip(places[::2], places[1::2], strict=True)))
