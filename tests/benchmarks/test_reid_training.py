@@ -155,7 +155,7 @@ def test_a_finished_run_is_known_by_all_that_decided_it(tmp_path):
     start = tmp_path / "start.safetensors"
     later = recipe(name="later", steps=2, start=str(start), losses={"supcon": {}})
     found = []
-    for weights in (first, setting.trained(ISR, plan, frames, 20)):
+    for weights in (first, setting.trained(ISR, plan, darker, 10)):
         start.write_bytes(weights.read_bytes())
         contract_path(start).write_bytes(contract_path(weights).read_bytes())
         found += [setting.trained(Described, later, frames.pictures, people, None) for people in (who, who % 5)]
@@ -183,3 +183,26 @@ def test_a_digest_tells_settings_and_data_and_refuses_what_it_cannot_read():
         bench.digest(lambda: 1)
     with pytest.raises(TypeError, match="known by"):
         bench.digest(np.array(["a", None], object))
+
+
+def test_groups_are_as_loose_as_frames_and_cameras_allow():
+    def at(eps, contradiction, groups=10, across=5):
+        return bench.Grouped(eps, groups, across, 0.5, 1.5, contradiction)
+
+    # The loosest good one, not the one with the least contradiction; groups within one camera are not good.
+    assert bench.best_of([at(0.3, 0.0), at(0.4, 0.004), at(0.5, 0.01), at(0.6, 0.02)]).eps == 0.5
+    assert bench.best_of([at(0.3, 0.0), at(0.4, 0.004), at(0.5, 0.01, across=4)]).eps == 0.4
+    # Where none is good, that with the most groups across cameras, up to five per cent.
+    assert bench.best_of([at(0.3, 0.0, across=1), at(0.4, 0.03, across=3), at(0.5, 0.06, across=9)]).eps == 0.4
+    # What cannot be told is not good, however often it is there.
+    nothing = [at(eps, np.inf, 0, 0) for eps in (0.3, 0.4)]
+    assert bench.best_of([*nothing, at(0.5, 0.2)]).eps == 0.5 and bench.best_of(nothing).eps == 0.3
+
+
+def test_groups_are_told_by_number_share_cameras_and_contradiction():
+    empty = np.zeros((6, 4, 4, 3), np.uint8)
+    frames = bench.Frames(empty, np.array([1, 2, 1, 1, 1, 1]), np.ones(6, int), np.array([0, 0, 1, 1, 2, 2]))
+    told = bench.grouped(np.array([0, 0, 1, 1, 2, -1]), frames, 0.4)
+    assert told == bench.Grouped(0.4, 3, 1, 5 / 6, 4 / 3, 1.0)
+    none = bench.grouped(np.full(6, -1), frames, 0.3)
+    assert none == bench.Grouped(0.3, 0, 0, 0.0, 0.0, np.inf) and "groups within 0.3: 0 of 0 %" in str(none)

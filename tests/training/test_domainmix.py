@@ -30,7 +30,8 @@ from ipse.training.domainmix import (  # noqa: E402
     reliable_clusters,
 )
 from ipse.training.frames import Frames  # noqa: E402
-from ipse.training.learning import learn  # noqa: E402
+from ipse.training.learning import forget, learn  # noqa: E402
+from ipse.training.loop import optimizer_of  # noqa: E402
 
 
 def blocks(sizes, within, between):
@@ -152,3 +153,46 @@ def test_batches_without_room_and_losses_with_classes_are_refused():
         learner(real, real=0.9)
     with pytest.raises(TrainingError, match="compare pictures"):
         DomainMix(recipe(losses={"margin": {}}), pictures([1] * 4 + [2] * 4), [1] * 4 + [2] * 4, real, linked)
+
+
+@pytest.mark.parametrize("choose", [True, False])
+def test_classes_begin_at_the_middles_of_their_pictures_whatever_is_chosen(choose, caplog):
+    real, _ = walks(cameras=1)
+    mix = learner(real, choose=choose)
+    caplog.set_level("INFO", "ipse.training.domainmix")
+    mix.before(0, mix.network)
+    vectors = [mix.embed(mix.network, shown) for shown in (mix.world, real.pictures)]
+    groups = mix.groups.numpy()
+    count = groups.max() + 1
+    for shown, labels, first in ((vectors[0], mix.numbers.numpy(), 0), (vectors[1], groups, 12)):
+        for number in range(labels.max() + 1):
+            middle = shown[labels == number].mean(0)
+            own = mix.weight[first + number].detach().numpy()
+            assert own == pytest.approx(middle / np.linalg.norm(middle), abs=1e-4)
+    assert f"{count} groups of {100 * (groups >= 0).mean():.1f} %" in caplog.text
+
+
+def test_what_begins_again_is_not_moved_by_what_moved_it_before():
+    real, _ = walks(cameras=1)
+    mix = learner(real)
+    optimizer = optimizer_of(mix.recipe, mix)
+    mix.before(0, mix.network)
+    forget(optimizer, mix.renewed)
+    mix.loss(1)[0].backward()
+    optimizer.step()
+    memory = optimizer.state[mix.weight]
+    kept = memory["exp_avg"][:12].clone()
+    assert memory["exp_avg"][12:14].any() and memory["exp_avg_sq"][12:14].any()
+    mix.before(4, mix.network)
+    forget(optimizer, mix.renewed)
+    again = slice(12, 13 + int(mix.groups.max()))
+    assert not memory["exp_avg"][again].any() and not memory["exp_avg_sq"][again].any()
+    assert torch.equal(memory["exp_avg"][:12], kept) and kept.any() and float(memory["step"]) == 1
+    assert not mix.renewed
+
+
+def test_a_training_without_any_real_group_is_refused():
+    real, _ = walks(cameras=1)
+    mix = learner(real, core=100)
+    with pytest.raises(TrainingError, match=r"finds 0 groups.*raise plan\.eps"):
+        mix.before(0, mix.network)

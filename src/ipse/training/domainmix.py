@@ -3,9 +3,9 @@
 Again and again, the real pictures are put into groups by what the averaged network says of them, and of the groups
 those are kept that can be relied on (`reliable_clusters`): that stay together where the clustering is a little
 stricter, stay by themselves where it is a little looser, and are large enough. Groups are classes beside the people of
-the world. Since there are others each time, their vectors in the classifier begin at the groups' middles. After a while
-a discriminator learns, every tenth step, to tell the world from the real, and all other steps also move the features
-to where it cannot (`balance`).
+the world. The vectors of all classes in the classifier begin at the middles of their pictures, and since there are
+other groups each time, theirs begin so again. After a while a discriminator learns, every tenth step, to tell the world
+from the real, and all other steps also move the features to where it cannot (`balance`).
 
 Criteria, their numbers and the alternation are those of the published code. Changed: the middle of its camera is taken
 off every real feature before features are grouped, since small networks tell cameras better than people; the share of
@@ -15,6 +15,7 @@ which were a soft triplet of the hardest pairs.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ Links = Callable[[Vectors, float], "csr_matrix"]
 
 Labels = npt.NDArray[np.int64]
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -70,8 +73,6 @@ class Plan:
         Of the balance.
     choose
         Keep reliable groups alone; False keeps all, as a naive training on pseudo-labels does.
-    start
-        Classes begin at the middles of their groups; False begins by chance.
     """
 
     eps: float = 0.6
@@ -85,7 +86,6 @@ class Plan:
     adversary: float = 0.3
     weight: float = 1.0
     choose: bool = True
-    start: bool = True
 
 
 def group(distances: csr_matrix, eps: float, core: int = 4) -> Labels:
@@ -188,6 +188,13 @@ def centered(vectors: Vectors, camera: npt.NDArray[np.int64]) -> Vectors:
     return out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)
 
 
+def middles(vectors: Vectors, labels: Labels) -> torch.Tensor:
+    """(classes, D) means, of length 1, of the (N, D) features of each class; features labeled -1 are of none."""
+    sums = np.zeros((int(labels.max(initial=-1)) + 1, vectors.shape[1]), np.float32)
+    np.add.at(sums, labels[labels >= 0], vectors[labels >= 0])
+    return functional.normalize(torch.from_numpy(sums))
+
+
 def balance(logits: torch.Tensor) -> torch.Tensor:
     """Domain balance loss: by how much a discriminator's (N, domains) logits are surer than chance, in nats."""
     return (logits.softmax(1) * logits.log_softmax(1)).sum(1).mean() + math.log(logits.shape[1])
@@ -244,7 +251,8 @@ class DomainMix(Learner):
     Raises
     ------
     TrainingError
-        If losses keep vectors of classes, or a batch has no room for both domains.
+        If losses keep vectors of classes, a batch has no room for both domains, or the first clustering finds fewer
+        groups than a batch needs, so that no real picture would be learned from.
     """
 
     def __init__(
@@ -274,7 +282,7 @@ class DomainMix(Learner):
                 f"DomainMix has a classifier of its own beside {', '.join(self.of_both.parts)}.",
                 "Name losses that compare pictures with pictures: triplet, circle or supcon.",
             )
-        self.weight = nn.Parameter(torch.randn(self.classes + len(real) // 2, self.network.dim))
+        self.weight = nn.Parameter(torch.zeros(self.classes + len(real) // 2, self.network.dim))
         self.discriminator = Discriminator(self.network.dim)
         # Labels of real pictures, and the threshold of independence, NaN before the first clustering.
         self.register_buffer("groups", torch.full((len(real),), -1))
@@ -284,7 +292,9 @@ class DomainMix(Learner):
         self.from_real: tuple[Any, IdentitySampler] | None = None
 
     def before(self, step: int, average: Backbone) -> None:
-        """Group the real pictures anew, every so many steps."""
+        """Group the real pictures anew, every so many steps; the world's classes begin before the first."""
+        if step == 0:
+            self.renew(self.weight, 0, middles(self.embed(average, self.world), self.numbers.numpy()))
         if step % self.plan.every == 0:
             vectors = self.embed(average, self.real.pictures)
             threshold = float(self.threshold)
@@ -293,9 +303,18 @@ class DomainMix(Learner):
                 self.plan,
                 None if math.isnan(threshold) else threshold,
             )
+            count = int(found.max(initial=-1)) + 1
+            share = (found >= 0).mean()
+            _log.info("step %d: %d groups of %.1f %% of the real pictures", step, count, 100 * share)
+            if math.isnan(float(self.threshold)) and count < self.of_real:
+                raise TrainingError(
+                    f"The first clustering finds {count} groups of real pictures; a batch needs {self.of_real}.",
+                    "Start with a network that knows people better, raise plan.eps, lower plan.core or plan.least, or "
+                    "give fewer batch.people.",
+                )
             self.groups.copy_(torch.from_numpy(found))
             self.threshold.fill_(threshold)
-            self._begin_classes(vectors, found)
+            self.renew(self.weight, self.classes, middles(vectors, found))
             self.from_real = None
         if self.from_real is None and int(self.groups.max()) + 1 >= self.of_real:
             rows = np.flatnonzero(self.groups.numpy() >= 0)
@@ -306,17 +325,6 @@ class DomainMix(Learner):
                 labels, self.of_real, self.recipe.batch.each, cameras, self.recipe.seed + 7919 * number, "drop"
             )
             self.from_real = rows, sampler
-
-    def _begin_classes(self, vectors: Vectors, found: Labels) -> None:
-        count = int(found.max(initial=-1)) + 1
-        with torch.no_grad():
-            fresh = self.weight[self.classes : self.classes + count]
-            if not self.plan.start:
-                fresh.normal_()
-                return
-            middles = np.zeros((count, vectors.shape[1]), np.float32)
-            np.add.at(middles, found[found >= 0], vectors[found >= 0])
-            fresh.copy_(functional.normalize(torch.from_numpy(middles)))
 
     def loss(self, step: int) -> tuple[torch.Tensor, Parts]:
         """Classes of both domains, pairs, and the balance; or the discriminator's own step."""

@@ -57,6 +57,24 @@ class Learner(nn.Module, ABC):
         torch.manual_seed(recipe.seed)
         self.network: Backbone = backbone_of(recipe, recipe.network)
         self.augment = Augmentation(recipe.augment)
+        self.renewed: list[tuple[nn.Parameter, slice]] = []
+
+    def renew(self, parameter: nn.Parameter, first: int, rows: torch.Tensor) -> None:
+        """Let some rows of a parameter begin again, in `before`; `learn` forgets how those that were there had moved.
+
+        Parameters
+        ----------
+        parameter
+            (M, ...).
+        first
+            Place of the first of the rows.
+        rows
+            (N, ...) what they begin with.
+        """
+        place = slice(first, first + len(rows))
+        with torch.no_grad():
+            parameter[place] = rows
+        self.renewed.append((parameter, place))
 
     def before(self, step: int, average: Backbone) -> None:
         """What is to be done before a step, such as new labels by the averaged network."""
@@ -170,6 +188,7 @@ def learn(
     recent: list[Parts] = []
     while step < recipe.steps:
         learner.before(step, average.module)
+        forget(optimizer, learner.renewed)
         learner.train()
         torch.manual_seed(int(np.random.SeedSequence([recipe.seed, step]).generate_state(1, np.uint64)[0] >> 1))
         for group in optimizer.param_groups:
@@ -211,6 +230,16 @@ def learn(
         save_network(average.module, contract, weights)
         checkpoint.unlink(missing_ok=True)
     return weights
+
+
+def forget(optimizer: torch.optim.Optimizer, renewed: list[tuple[nn.Parameter, slice]]) -> None:
+    """Set an optimizer's memory of some rows of parameters to zero, and empty the list of them."""
+    for parameter, rows in renewed:
+        # An optimizer knows nothing of a parameter before its first step; the count of steps has no rows.
+        for memory in optimizer.state.get(parameter, {}).values():
+            if memory.shape == parameter.shape:
+                memory[rows] = 0
+    renewed.clear()
 
 
 def means(parts: list[Parts]) -> dict[str, float]:
