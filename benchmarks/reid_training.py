@@ -380,21 +380,57 @@ class Neighbors:
         return linked(vectors, largest, k1=self.k1, k2=self.k2)
 
 
-def domains_told(network: torch.nn.Module, sides: Sequence[Pictures]) -> float:
-    """How often a linear classifier tells worlds apart by embeddings, trained on every second picture."""
+def domains_told(
+    network: torch.nn.Module, sides: Sequence[Pictures], people: npt.NDArray[Any]
+) -> npt.NDArray[np.float64]:
+    """How often a linear classifier tells worlds apart by embeddings of people whom it was not trained on.
+
+    Parameters
+    ----------
+    network
+        Of the embeddings.
+    sides
+        The same N pictures as each of W worlds has them, so that no world can be told by who is in it.
+    people
+        (N,) who is on them; the classifier of one half of the people is asked about the other half.
+
+    Returns
+    -------
+    numpy.ndarray
+        (N,) share of the worlds of each picture that are told right; by chance 1 / W.
+    """
     from sklearn.linear_model import LogisticRegression
 
-    vectors = np.concatenate([embed(network, side) for side in sides])
-    domain = np.repeat(np.arange(len(sides)), [len(side) for side in sides])
-    train, test = np.arange(len(domain)) % 2 == 0, np.arange(len(domain)) % 2 == 1
-    model = LogisticRegression(max_iter=1000, class_weight="balanced").fit(vectors[train], domain[train])
-    right = model.predict(vectors[test]) == domain[test]
-    return float(np.mean([right[domain[test] == side].mean() for side in range(len(sides))]))
+    vectors = np.stack([embed(network, side) for side in sides])
+    _, person = np.unique(people, return_inverse=True)
+    worlds = np.arange(len(sides))[:, None]
+    right = np.empty(vectors.shape[:2])
+    for half in (0, 1):
+        asked = person % 2 == half
+        known = vectors[:, ~asked]
+        model = LogisticRegression(max_iter=1000).fit(np.concatenate(known), worlds.repeat(known.shape[1]))
+        right[:, asked] = model.predict(np.concatenate(vectors[:, asked])).reshape(len(sides), -1) == worlds
+    return right.mean(0)
+
+
+def add_domains_told(
+    evidence: Evidence, name: str, told: Mapping[str, Sequence[npt.NDArray[np.float64]]], people: Any, worlds: int
+) -> None:
+    """Add what `domains_told` says of all kinds of trainings, with intervals over people."""
+    for kind, runs in told.items():
+        values = 100 * np.asarray(runs)
+        evidence.add(
+            f"{name}.domain_told_{kind}", values.mean(), "%", n=len(np.unique(people)),
+            ci95=bootstrap_ci(values.mean(0), people), against=("chance", 100 / worlds),
+            note="accuracy of a linear classifier on embeddings of judged people, each in all of the worlds trained "
+            f"on; it was trained on other people than it is asked about; {by_seed(values.mean(1))}",
+        )  # fmt: skip
 
 
 def measure_domainmix(setting: Setting, evidence: Evidence) -> None:
     """A labeled world and an unlabeled one together, against the labeled one alone and naive groups."""
-    people, judged = setting.people("train", 64), setting.people("judge", 64).seen(2)
+    people, held = setting.people("train", 64), setting.people("judge", 64)
+    judged, known_worlds = held.seen(2), [held.pictures, held.seen(1).pictures]
     half = people.column("person") < np.median(np.unique(people.column("person")))
     world, real = people.choose(half), people.choose(~half).seen(1)
     every = setting.every(80)
@@ -404,7 +440,7 @@ def measure_domainmix(setting: Setting, evidence: Evidence) -> None:
         "naive": Plan(every=every, core=2, choose=False, adversary=1.0),
     }
     runs: dict[str, list[Retrieval]] = {}
-    told: dict[str, list[float]] = {}
+    told: dict[str, list[npt.NDArray[np.float64]]] = {}
     precision, shares = [], []
     for seed in setting.seeds:
         first = setting.recipe("mix-world", seed, MIX_STEPS, losses=RANKING)
@@ -420,7 +456,7 @@ def measure_domainmix(setting: Setting, evidence: Evidence) -> None:
             given = (world.pictures, world.day, frames, Neighbors(), plan)
             network = setting.learned(DomainMix, recipe, *given)
             runs.setdefault(kind, []).append(judged.judge(embed(network, judged.pictures), "world-within-look"))
-            told.setdefault(kind, []).append(domains_told(network, [world.pictures, real.pictures]))
+            told.setdefault(kind, []).append(domains_told(network, known_worlds, held.column("person")))
             if kind == "mix":
                 # With the network that came out, since what was grouped on the way is not kept.
                 vectors = centered(embed(network, frames.pictures), frames.camera)
@@ -439,11 +475,7 @@ def measure_domainmix(setting: Setting, evidence: Evidence) -> None:
         evidence, "reid_training.domainmix.map_gain_of_choice", chosen, naive, runs["naive"][0].person, "naive",
         "mAP of reliable groups without the balance; alike but for which groups are chosen",
     )  # fmt: skip
-    for kind, shares in told.items():
-        evidence.add(
-            f"reid_training.domainmix.domain_told_{kind}", 100 * float(np.mean(shares)), "%", n=len(shares),
-            against=("chance", 50.0), note="balanced accuracy of a linear classifier on embeddings; n counts trainings",
-        )  # fmt: skip
+    add_domains_told(evidence, "reid_training.domainmix", told, held.column("person"), len(known_worlds))
 
 
 # -- Market-1501 -------------------------------------------------------------------------------------------------------
@@ -885,7 +917,7 @@ def measure_lde(setting: Setting, evidence: Evidence) -> None:
     known = [judged.seen(world).pictures for world in SEEN]
     runs: dict[str, list[Retrieval]] = {}
     without_faces: dict[str, list[Retrieval]] = {}
-    told: dict[str, list[float]] = {}
+    told: dict[str, list[npt.NDArray[np.float64]]] = {}
     for seed in setting.seeds:
         unseen, unseen_hidden = (side.seen(UNSEEN + seed) for side in (judged, hidden))
         pairs = {"triplet": IDENTITY["triplet"]}
@@ -902,7 +934,7 @@ def measure_lde(setting: Setting, evidence: Evidence) -> None:
             without_faces.setdefault(kind, []).append(
                 unseen_hidden.judge(embed(network, unseen_hidden.pictures), "world-within-look")
             )
-            told.setdefault(kind, []).append(domains_told(network, known))
+            told.setdefault(kind, []).append(domains_told(network, known, judged.column("person")))
     note = (
         f"another Shot of the same Look in a world that was not trained on, another one for each seed; {len(SEEN)} "
         "worlds with other people in each; split: features are parted and domains not expanded; mixed: statistics of "
@@ -910,13 +942,7 @@ def measure_lde(setting: Setting, evidence: Evidence) -> None:
     )
     add_comparison(evidence, "reid_training.lde", "lde", runs, note)
     add_comparison(evidence, "reid_training.lde.faceless", "lde", without_faces, f"faces hidden; {note}")
-    for kind, shares in told.items():
-        evidence.add(
-            f"reid_training.lde.domain_told_{kind}", 100 * float(np.mean(shares)), "%", n=len(shares),
-            against=("chance", 100 / len(SEEN)),
-            note="balanced accuracy of a linear classifier on embeddings of judged people in the worlds trained on; "
-            f"n counts trainings; {by_seed(100 * np.array(shares))}",
-        )  # fmt: skip
+    add_domains_told(evidence, "reid_training.lde", told, judged.column("person"), len(SEEN))
 
 
 # -- CION --------------------------------------------------------------------------------------------------------------

@@ -1,10 +1,14 @@
 """The benchmark of trainings without labels: its videos, folders and other worlds, not its trainings."""
 
+import io
 import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("kornia")
@@ -17,10 +21,20 @@ from walking import pictures, recipe, walks  # noqa: E402
 import reid_training as bench  # noqa: E402
 from ipse.encoders.backbones.contour import ContourNetwork  # noqa: E402
 from ipse.encoders.trained import contract_path  # noqa: E402
+from ipse.errors import DataError  # noqa: E402
 from ipse.training.data import Chips, Cut  # noqa: E402
 from ipse.training.described import Described  # noqa: E402
 from ipse.training.domainmix import Plan  # noqa: E402
 from ipse.training.isr import ISR  # noqa: E402
+
+
+def person_file(world, number):
+    """A data set of one picture of somebody."""
+    (world / "data").mkdir(parents=True)
+    content = io.BytesIO()
+    Image.fromarray(pictures([number])[0]).save(content, "png")
+    row = {"image": {"bytes": content.getvalue(), "path": "0.png"}, "person": number}
+    pq.write_table(pa.Table.from_pylist([row]), world / "data" / "0.parquet")
 
 
 def people(count=12, looks=2, shots=4):
@@ -206,3 +220,25 @@ def test_groups_are_told_by_number_share_cameras_and_contradiction():
     assert told == bench.Grouped(0.4, 3, 1, 5 / 6, 4 / 3, 1.0)
     none = bench.grouped(np.full(6, -1), frames, 0.3)
     assert none == bench.Grouped(0.3, 0, 0, 0.0, 0.0, np.inf) and "groups within 0.3: 0 of 0 %" in str(none)
+
+
+def test_worlds_are_told_by_what_their_people_share_and_not_by_who_is_in_them():
+    who = np.repeat(np.arange(40), 4)
+    network = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d((4, 2)), torch.nn.Flatten())
+    plain = pictures(who)
+    assert (bench.domains_told(network, [plain, plain], who) == 0.5).all()
+    assert bench.domains_told(network, [plain, pictures(who, tint=(0.3, 1, 1))], who).mean() > 0.8
+    # What changes by another world for each person alone can be learned by heart, but not told of anybody else.
+    changed = bench.domains_told(network, [plain, pictures(who + 100)], who)
+    assert changed.shape == (160,) and 0.3 < changed.mean() < 0.7
+    evidence = bench.Evidence("reid_training")
+    bench.add_domains_told(evidence, "reid_training.lde", {"plain": [changed, changed]}, who, 2)
+    (figure,) = evidence.figures
+    low, high = figure["ci95"]
+    assert figure["n"] == 40 and low < figure["value"] < high and figure["against"]["value"] == 50
+
+
+def test_people_for_judging_are_refused(tmp_path):
+    person_file(tmp_path / "world", 900_000)
+    with pytest.raises(DataError, match=r"900000.*for judging only"):
+        bench.Setting(tmp_path / "world", tmp_path, [0], 1.0, None, None, None).people("train")
