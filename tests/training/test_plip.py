@@ -12,7 +12,7 @@ import pyarrow.parquet as pq  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from ipse.errors import DataError, TrainingError, WeightsError  # noqa: E402
-from ipse.training.plip import Plan, fit_words, open_words, read_described  # noqa: E402
+from ipse.training.plip import PersonWords, Plan, fit_words, open_words, read_described  # noqa: E402
 
 COLORS = {"red": (210, 40, 40), "green": (40, 190, 60), "blue": (50, 60, 210), "white": (235, 235, 235)}
 SMALL = {"backbone": "iresnet", "depths": [1, 1, 1, 1], "width": 0.125, "stem": 2, "dim": 32, "size": [32, 16]}
@@ -84,6 +84,22 @@ def test_every_task_has_its_loss_and_can_be_left_out(tmp_path):
         assert network.predict(pixels, numbers, torch.zeros_like(numbers, dtype=torch.bool)) == 0
         padded = network.text_vectors(torch.nn.functional.pad(numbers[:, :20], (0, 9)))
         assert torch.allclose(network.text_vectors(numbers[:, :20]), padded, atol=1e-5)
+
+
+def test_statistics_are_of_the_pass_that_is_used_alone(tmp_path):
+    data = read_described(write(tmp_path / "people"), (32, 16))
+    torch.manual_seed(0)
+    network = PersonWords(plan(), data.vocabulary()).train()
+    pixels = torch.from_numpy(data.pictures[:8]).permute(0, 3, 1, 2).float() / 127.5 - 1
+    numbers = torch.from_numpy(network.vocabulary.encode([texts[0] for texts in data.captions[:8]]))
+    before = {name: value.clone() for name, value in network.trunk.named_buffers()}
+    in_training = network.colorize(pixels, numbers)
+    network.predict(pixels, numbers, numbers > 2)
+    assert before and all(torch.equal(value, before[name]) for name, value in network.trunk.named_buffers())
+    # The batch is what they saw, all the same.
+    assert not torch.isclose(in_training, network.eval().colorize(pixels, numbers), rtol=1e-3)
+    network.train().picture_vectors(pixels)
+    assert not all(torch.equal(value, before[name]) for name, value in network.trunk.named_buffers())
 
 
 def test_a_run_that_was_stopped_goes_on(tmp_path):

@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -181,6 +182,24 @@ class Plan:
     temperature: float = 0.07
 
 
+@contextmanager
+def _statistics_kept(network: nn.Module) -> Iterator[None]:
+    """Batch norms see their batch as ever, and their running statistics stay.
+
+    Those are of the pictures that come in use, one pass a step, so that networks that are trained with other tasks
+    differ in what they learned and not in what they count.
+    """
+    norms = [part for part in network.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    before = [norm.track_running_stats for norm in norms]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm, tracked in zip(norms, before, strict=True):
+            norm.track_running_stats = tracked
+
+
 class PersonWords(nn.Module):
     """Two towers with one space, and what the two tasks between them need.
 
@@ -238,7 +257,8 @@ class PersonWords(nn.Module):
     def colorize(self, pixels: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
         """Text-guided colorization: the mean squared error of the colors of a gray picture, painted by the caption."""
         gray = pixels.mean(1, keepdim=True).expand(-1, 3, -1, -1)
-        seen = self.trunk.feature_map(gray)
+        with _statistics_kept(self.trunk):
+            seen = self.trunk.feature_map(gray)
         places = self.place(seen.flatten(2).transpose(1, 2))
         tokens = self.tokens(numbers)
         told = self.to_words(places, tokens, tokens, key_padding_mask=numbers == _PAD, need_weights=False)
@@ -251,7 +271,9 @@ class PersonWords(nn.Module):
         """Image-guided prediction: the cross-entropy of masked words, seen in the picture."""
         if not hidden.any():
             return pixels.sum() * 0
-        places = self.place(self.trunk.feature_map(pixels).flatten(2).transpose(1, 2))
+        with _statistics_kept(self.trunk):
+            seen = self.trunk.feature_map(pixels)
+        places = self.place(seen.flatten(2).transpose(1, 2))
         tokens = self.tokens(numbers.masked_fill(hidden, _MASK))
         looked = tokens + self.to_places(tokens, places, places, need_weights=False)[0]
         return functional.cross_entropy(self.name(looked[hidden]), numbers[hidden])
