@@ -12,7 +12,7 @@ import pyarrow.parquet as pq  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from ipse.errors import DataError, TrainingError, WeightsError  # noqa: E402
-from ipse.training.plip import PersonWords, Plan, fit_words, open_words, read_described  # noqa: E402
+from ipse.training.plip import PersonWords, Plan, _sampler, fit_words, open_words, read_described  # noqa: E402
 
 COLORS = {"red": (210, 40, 40), "green": (40, 190, 60), "blue": (50, 60, 210), "white": (235, 235, 235)}
 SMALL = {"backbone": "iresnet", "depths": [1, 1, 1, 1], "width": 0.125, "stem": 2, "dim": 32, "size": [32, 16]}
@@ -84,6 +84,16 @@ def test_every_task_has_its_loss_and_can_be_left_out(tmp_path):
         assert network.predict(pixels, numbers, torch.zeros_like(numbers, dtype=torch.bool)) == 0
         padded = network.text_vectors(torch.nn.functional.pad(numbers[:, :20], (0, 9)))
         assert torch.allclose(network.text_vectors(numbers[:, :20]), padded, atol=1e-5)
+
+
+def test_contrast_between_instances_has_batches_by_chance(tmp_path):
+    data = read_described(write(tmp_path / "people"), (32, 16))
+    ours, chance = (_sampler(data, plan(people=4, identity=identity)) for identity in (True, False))
+    assert ours.size == chance.size == 8
+    assert all(len(np.unique(data.labels[ours.batch(number)])) == 4 for number in range(4))
+    # Every picture once an epoch, whosever it is.
+    assert sorted(np.concatenate([chance.batch(number) for number in range(4)])) == list(range(32))
+    assert max(len(np.unique(data.labels[chance.batch(number)])) for number in range(4)) > 4
 
 
 def test_statistics_are_of_the_pass_that_is_used_alone(tmp_path):

@@ -24,7 +24,7 @@ from ipse.errors import DataError, TrainingError, WeightsError
 from ipse.images import read_image, resize
 from ipse.training.data import WorldRows
 from ipse.training.loop import Writing, read_state, save_state
-from ipse.training.samplers import IdentitySampler
+from ipse.training.samplers import IdentitySampler, Sampler, ShuffledSampler
 from ipse.training.tasks.common import begin_with
 
 FORMAT = "ipse.words/1"
@@ -150,7 +150,8 @@ class Plan:
     dim, width, layers
         Length of the vectors, and of the tokens of texts with their layers.
     identity
-        Pictures and captions of one label belong together; otherwise only those of one picture, as in CLIP.
+        Pictures and captions of one label belong together; otherwise only those of one picture, as in CLIP, and a batch
+        is as many pictures by chance: others of one label, which would be taken for wrong, are as rare as in the data.
     color, attributes
         Weights of the colorization and of the prediction of masked words; 0 leaves one out.
     temperature
@@ -403,7 +404,7 @@ def fit_words(
         begin_with(network.trunk, plan.start)
     told = [word in network.vocabulary.telling for word in network.vocabulary.words]
     telling = torch.tensor([False] * _FIRST + told)
-    sampler = IdentitySampler(data.labels, plan.people, plan.each, seed=plan.seed, alone="drop")
+    sampler = _sampler(data, plan)
     optimizer = torch.optim.AdamW(network.parameters(), lr=plan.rate, weight_decay=0.03)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, plan.rate, total_steps=plan.steps, pct_start=0.1)
     ours, step = {"plan": json.dumps(asdict(plan)), "pictures": len(data)}, 0
@@ -440,6 +441,12 @@ def fit_words(
         network.eval().save(weights)
         checkpoint.unlink(missing_ok=True)
     return weights
+
+
+def _sampler(data: Described, plan: Plan) -> Sampler:
+    if plan.identity:
+        return IdentitySampler(data.labels, plan.people, plan.each, seed=plan.seed, alone="drop")
+    return ShuffledSampler(len(data), plan.people * plan.each, plan.seed)
 
 
 def _loss(
