@@ -865,7 +865,7 @@ ASKED_WORDS = {"coat_color": "a person in a {} coat", "top_color": "a person in 
 
 def plip(evidence: Evidence, setting: Setting) -> None:
     """Add text to person, attributes and picture to picture for all tasks, contrast alone, and all but one."""
-    from ipse.training.plip import Plan, fit_words, open_words, read_described
+    from ipse.training.plip import Plan, fit_words, open_words, read_described, run_fingerprint
 
     assert setting.bodies
     paths = len(list(setting.bodies.glob("data/*.parquet")))
@@ -883,7 +883,7 @@ def plip(evidence: Evidence, setting: Setting) -> None:
             plan = Plan(steps=setting.steps(800), **changes)
             task = bar.add_task(name)
             runs[name] = fit_words(
-                learned, setting.work / "runs" / f"words-{name}-{plan.steps}", plan,
+                learned, setting.work / "runs" / f"words-{name}-{run_fingerprint(learned, plan)[:8]}", plan,
                 lambda done, total, loss, task=task: bar.update(task, completed=done, total=total),
             )  # fmt: skip
     people, labels = judged.people, judged.labels

@@ -1,5 +1,6 @@
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from ipse.errors import DataError, TrainingError, WeightsError  # noqa: E402
-from ipse.training.plip import PersonWords, Plan, _sampler, fit_words, open_words, read_described  # noqa: E402
+from ipse.training.plip import PersonWords, Plan, _sampler, fit_words, open_words, read_described, run_fingerprint  # noqa: E402
 
 COLORS = {"red": (210, 40, 40), "green": (40, 190, 60), "blue": (50, 60, 210), "white": (235, 235, 235)}
 SMALL = {"backbone": "iresnet", "depths": [1, 1, 1, 1], "width": 0.125, "stem": 2, "dim": 32, "size": [32, 16]}
@@ -129,6 +130,41 @@ def test_a_run_that_was_stopped_goes_on(tmp_path):
     assert told == [110, 120]
     ours, theirs = (open_words(tmp_path / name / "words.safetensors").state_dict() for name in ("run", "whole"))
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_a_folder_is_of_one_run(tmp_path):
+    data = read_described(write(tmp_path / "people"), (32, 16))
+    quick = plan(steps=2, color=0.0, attributes=0.0, people=4)
+    weights = fit_words(data, tmp_path / "run", quick)
+    before = weights.stat().st_mtime_ns
+    assert fit_words(data, tmp_path / "run", quick) == weights and weights.stat().st_mtime_ns == before
+    repainted = replace(data, pictures=255 - data.pictures)
+    told = replace(data, captions=[texts[:1] for texts in data.captions])
+    for others, changed in ((repainted, quick), (told, quick), (data, replace(quick, seed=1))):
+        with pytest.raises(TrainingError, match="another folder"):
+            fit_words(others, tmp_path / "run", changed)
+
+    def stop(done, steps, loss):
+        if done == 110:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_words(data, tmp_path / "stopped", replace(quick, steps=120), stop)
+    with pytest.raises(TrainingError, match="another folder"):
+        fit_words(repainted, tmp_path / "stopped", replace(quick, steps=120))
+
+
+def test_the_first_weights_are_a_part_of_the_run(tmp_path):
+    data = read_described(write(tmp_path / "people"), (32, 16))
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.write_bytes(b"weights")
+    second.write_bytes(b"weights")
+    assert run_fingerprint(data, plan(start=str(first))) == run_fingerprint(data, plan(start=str(second)))
+    assert run_fingerprint(data, plan(start=str(first))) != run_fingerprint(data, plan())
+    second.write_bytes(b"others")
+    assert run_fingerprint(data, plan(start=str(first))) != run_fingerprint(data, plan(start=str(second)))
+    with pytest.raises(WeightsError, match="cannot be read"):
+        run_fingerprint(data, plan(start=str(tmp_path / "none")))
 
 
 def test_what_cannot_be_is_refused(tmp_path):

@@ -497,9 +497,10 @@ def read_state(checkpoint: Path, ours: Mapping[str, Any]) -> dict[str, Any]:
     except Exception as error:  # torch has no one error for a damaged file
         raise DataError(f"{checkpoint} is damaged: {error}.", "Start the run anew.") from error
     for name, wanted in ours.items():
-        if state[name] != wanted:
+        if state.get(name) != wanted:
             raise TrainingError(
-                f"The checkpoint of {checkpoint.parent} has another {name}: {state[name]!s:.16}, not {wanted!s:.16}.",
+                f"The checkpoint of {checkpoint.parent} has another {name}: {state.get(name)!s:.16}, "
+                f"not {wanted!s:.16}.",
                 "Resume with what the run was started with, or start a new one in another folder.",
             )
     return state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections import Counter
@@ -26,6 +27,7 @@ from ipse.training.data import WorldRows
 from ipse.training.loop import Writing, read_state, save_state
 from ipse.training.samplers import IdentitySampler, Sampler, ShuffledSampler
 from ipse.training.tasks.common import begin_with
+from ipse.zoo.shipped_files import shipped_files, shipped_names
 
 FORMAT = "ipse.words/1"
 
@@ -307,8 +309,8 @@ class PersonWords(nn.Module):
                 )
         return self.text_vectors(torch.from_numpy(numbers)).numpy()
 
-    def save(self, path: str | Path) -> None:
-        """Write it as a safetensors file, filters and matrices in half precision."""
+    def save(self, path: str | Path, trained: str = "") -> None:
+        """Write a safetensors file, filters and matrices in half precision; `trained` is its `run_fingerprint`."""
         from safetensors.torch import save
 
         tensors = {
@@ -316,7 +318,12 @@ class PersonWords(nn.Module):
             for name, value in self.state_dict().items()
         }
         words = {"words": self.vocabulary.words, "telling": sorted(self.vocabulary.telling)}
-        told = {"format": FORMAT, "plan": json.dumps(asdict(self.plan)), "vocabulary": json.dumps(words)}
+        told = {
+            "format": FORMAT,
+            "plan": json.dumps(asdict(self.plan)),
+            "vocabulary": json.dumps(words),
+            "trained": trained,
+        }
         with atomic_write(Path(path)) as file:
             file.write(save(tensors, told))
 
@@ -346,6 +353,42 @@ def open_words(path: str | Path) -> PersonWords:
             f"{path} is no network of pictures and words: {error}.", "`ipse train words DATA` makes one."
         ) from error
     return made.eval()
+
+
+def run_fingerprint(data: Described, plan: Plan) -> str:
+    """sha256 of all that decides what `fit_words` makes: pictures, labels, captions, facts, plan and first weights.
+
+    Raises
+    ------
+    WeightsError
+        If the network that the plan starts with is not there, or damaged.
+    """
+    start = ""
+    if plan.start:
+        path = shipped_files(plan.start).weights if plan.start in shipped_names() else Path(plan.start)
+        try:
+            start = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise WeightsError(
+                f"The network {path} cannot be read: {error.strerror}.", "Give one that is there, or none."
+            ) from error
+    # Where the first network lies decides nothing.
+    told = [asdict(plan) | {"start": start}, data.pictures.shape, data.labels.tolist()]
+    words = [[list(texts) for texts in data.captions], [dict(facts) for facts in data.facts]]
+    digest = hashlib.sha256(json.dumps([told, words], sort_keys=True).encode())
+    digest.update(np.ascontiguousarray(data.pictures).data)
+    return digest.hexdigest()
+
+
+def _trained_by(weights: Path) -> str:
+    """The `run_fingerprint` of a finished network; empty if it knows none."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(weights), "pt") as file:
+            return (file.metadata() or {}).get("trained", "")
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{weights} is damaged: {error}.", "Remove it, or train in another folder.") from error
 
 
 @system(
@@ -385,18 +428,23 @@ def fit_words(
     Returns
     -------
     pathlib.Path
-        The weights; what is there already is not trained again.
+        The weights; what is there already, trained by the same plan on the same data, is not trained again.
 
     Raises
     ------
     TrainingError
-        If there are too few labels, a loss is no number, or the folder holds another run.
+        If there are too few labels, a loss is no number, or the folder holds another run, finished or not.
+    WeightsError
+        If the network that it begins with, or a finished one in the folder, cannot be read.
     DataError
         If the folder cannot be written.
     """
     plan, folder = plan or Plan(), Path(out)
     weights, checkpoint = folder / "words.safetensors", folder / "checkpoint.pt"
+    ours = {"trained": run_fingerprint(data, plan)}
     if weights.exists():
+        if _trained_by(weights) != ours["trained"]:
+            raise TrainingError(f"{weights} was trained on other data or by another plan.", "Give another folder.")
         return weights
     torch.manual_seed(plan.seed)
     network = PersonWords(plan, data.vocabulary())
@@ -407,7 +455,7 @@ def fit_words(
     sampler = _sampler(data, plan)
     optimizer = torch.optim.AdamW(network.parameters(), lr=plan.rate, weight_decay=0.03)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, plan.rate, total_steps=plan.steps, pct_start=0.1)
-    ours, step = {"plan": json.dumps(asdict(plan)), "pictures": len(data)}, 0
+    step = 0
     if checkpoint.exists():
         state = read_state(checkpoint, ours)
         network.load_state_dict(state["network"])
@@ -438,7 +486,7 @@ def fit_words(
                 save_state(checkpoint, state | {"schedule": schedule.state_dict()})
     with Writing(folder, checkpoint):
         folder.mkdir(parents=True, exist_ok=True)
-        network.eval().save(weights)
+        network.eval().save(weights, ours["trained"])
         checkpoint.unlink(missing_ok=True)
     return weights
 
