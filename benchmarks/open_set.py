@@ -10,7 +10,8 @@ starbucks: slices of one network on faces of world people, beside slices drawn b
 alone; and search from coarse to fine.
 pavenet: drawers of Omniglot by strings of any characters, beside warping and the network without patterns.
 plip: words for world bodies: text to person, attributes, picture to picture; beside contrast between instances, and
-without each task.
+without each task. --bodies names what `ipse world dataset recipes/base/bodies.yaml` wrote, people from number 20000 on;
+its last fifth of the files is judged. People that body-world, the network it begins with, was trained on are refused.
 proton: ears of AWE, people in three folds; each fold is judged by networks that were trained on the two others. ProtoN
 beside prototypical networks, and beside the same backbone fine-tuned as a classifier; equal steps, batches and
 pictures.
@@ -40,6 +41,7 @@ import reid
 import systems
 from encoders import percent
 from ipse._files import atomic_write
+from ipse.errors import DataError
 from ipse.gallery.aspl import SelfPacedLabels
 from ipse.gallery.coarse import CoarseToFine
 from ipse.gallery.set_enroll import Episode, KnownOrNew, play
@@ -74,7 +76,7 @@ class Setting:
     faces
         A data set of recipes/world/faces.yaml, or None.
     bodies
-        A data set of recipes/world/bodies.yaml, or None.
+        A data set of recipes/base/bodies.yaml, or None.
     folds
         Of ears that are judged.
     """
@@ -863,6 +865,20 @@ TASKS: dict[str, dict[str, Any]] = {
 ASKED_WORDS = {"coat_color": "a person in a {} coat", "top_color": "a person in a {} top", "bag": "a person with a {}"}
 
 
+#: People of the data that body-world was made with, those that it was judged on among them, as its recipe begins:
+#: ``ipse world dataset recipes/world/bodies.yaml --people 600 --start 1000``; its record counts 570 and 30.
+BEGUN_WITH = range(1000, 1600)
+
+
+def check_unseen(people: np.ndarray) -> None:
+    """Raise a `DataError` if somebody who is to be judged was there when the first weights were trained."""
+    if seen := sorted(set(people.tolist()) & set(BEGUN_WITH)):
+        raise DataError(
+            f"{len(seen)} people who are to be judged, such as {seen[0]}, are of those that body-world was made with.",
+            "Judge others: `ipse world dataset recipes/base/bodies.yaml` renders people from 20000 on.",
+        )
+
+
 def plip(evidence: Evidence, setting: Setting) -> None:
     """Add text to person, attributes and picture to picture for all tasks, contrast alone, and all but one."""
     from ipse.training.plip import Plan, fit_words, open_words, read_described, run_fingerprint
@@ -878,6 +894,7 @@ def plip(evidence: Evidence, setting: Setting) -> None:
             )
             for files in (slice(0, round(0.8 * paths)), slice(round(0.8 * paths), None))
         )
+        check_unseen(judged.people)
         runs = {}
         for name, changes in TASKS.items():
             plan = Plan(steps=setting.steps(800), **changes)
@@ -960,7 +977,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "ipse-open-set")
     parser.add_argument("--market-run", type=Path, help="the folder of a training on Market-1501")
     parser.add_argument("--faces", type=Path, help="a data set of recipes/world/faces.yaml")
-    parser.add_argument("--bodies", type=Path, help="a data set of recipes/world/bodies.yaml")
+    parser.add_argument("--bodies", type=Path, help="a data set of recipes/base/bodies.yaml")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "ipse-reid")
     parser.add_argument("--folds", type=int, choices=range(1, FOLDS + 1), default=FOLDS, help="of ears, to be judged")
     parser.add_argument("--share", type=float, default=1.0, help="of the steps; below 1 nothing is written")

@@ -1,5 +1,6 @@
 """The benchmark of few pictures and few answers: its own figures, not its trainings."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -13,6 +14,8 @@ pytest.importorskip("accelerate")
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import open_set
+from ipse import zoo
+from ipse.errors import DataError
 from ipse.measure.evidence import Evidence
 
 
@@ -66,3 +69,12 @@ def test_two_ways_are_compared_on_the_same_trials():
     figures = {figure["name"]: figure for figure in evidence.figures}
     assert figures["reid.toy.rank1_ahead"]["ci95"][0] > 0 and figures["reid.toy.eer_less"]["ci95"][0] > 0
     assert figures["reid.toy.eer"]["against"]["value"] > figures["reid.toy.eer"]["value"]
+
+
+def test_nobody_is_judged_whom_the_first_weights_know():
+    record = json.loads((Path(zoo.__file__).parent / "shipped" / "body-world.json").read_text())["training"]
+    assert record["people"] + record["judged_people"] == len(open_set.BEGUN_WITH)
+    open_set.check_unseen(np.arange(20_000, 24_000))
+    for person in (1000, 1569, 1599):
+        with pytest.raises(DataError, match="from 20000 on"):
+            open_set.check_unseen(np.array([20_000, person]))
