@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,8 +13,10 @@ import numpy.typing as npt
 from rich.console import Console
 
 from ipse.measure.evidence import Evidence, bootstrap_ci
+from ipse.training.data import pack
 from ipse.training.loop import train
 from ipse.training.recipe import TrainRecipe
+from ipse.zoo.shipped_files import shipped_files, shipped_names
 
 Setting = TypeVar("Setting")
 
@@ -22,7 +25,17 @@ RANKING = {"margin": {"margin": "cosface", "size": 0.15, "scale": 20.0}, "supcon
 
 
 def trained(recipe: TrainRecipe, folder: Path, cache: Path) -> Path:
-    """The weights of a training in a folder, done now unless they are there; one that was stopped goes on."""
+    """The weights of a training, done now unless they are there; one that was stopped goes on.
+
+    Its folder is the given one with what the recipe's fingerprint leaves out behind its name: which data, and which
+    other networks. So no run is taken for one on other data.
+    """
+    sources = filter(None, [recipe.data.source, recipe.data.validate])
+    told = [pack(source, recipe.cut, cache).fingerprint for source in sources]
+    for other in (recipe.start, recipe.earlier):
+        path = shipped_files(other).weights if other in shipped_names() else Path(other)
+        told.append(hashlib.sha256(path.read_bytes()).hexdigest() if other else "")
+    folder = folder.with_name(f"{folder.name}-{hashlib.sha256(' '.join(told).encode()).hexdigest()[:8]}")
     if not (folder / "record.json").exists():
         began = time.process_time()
         train(recipe, folder, resume=(folder / "checkpoint.pt").exists(), cache=cache)
