@@ -24,7 +24,6 @@ pictures.
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from rich.console import Console
 from rich.progress import Progress, track
@@ -357,8 +357,6 @@ def proton(evidence: Evidence, setting: Setting) -> None:
 
 def embedded(module: Any, pictures: np.ndarray) -> np.ndarray:
     """(N, D) float32 of a module that takes float pictures in 0–1."""
-    import torch
-
     with torch.inference_mode():
         parts = [
             module(torch.from_numpy(pictures[start : start + 64]).permute(0, 3, 1, 2).float() / 255).numpy()
@@ -634,15 +632,14 @@ PAIRS = ((2, 16), (3, 32), (4, 128))
 NESTED = {**systems.IRESNET, "backbone": "nested_iresnet", "pairs": [list(pair) for pair in PAIRS]}
 SLICED: dict[str, dict[str, Any]] = {
     "fixed": {"supcon": {}, "alignment": {"weight": 1.0}},
-    "random": {"supcon": {}, "slices": {"random": True}},
+    # Aligned as well, so that how slices are chosen is all that differs.
+    "random": {"supcon": {}, "alignment": {"weight": 1.0}, "slices": {"random": True}},
     **{f"alone{number}": {"supcon": {}, "slices": {"only": number}} for number in (1, 2, 3)},
 }
 
 
 def sliced(weights: Path, pictures: np.ndarray) -> list[np.ndarray]:
     """(N, numbers) embeddings of every slice."""
-    import torch
-
     from ipse.training.networks import load_network
 
     network, _ = load_network(weights)
@@ -989,6 +986,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for part, folder in (("starbucks", "faces"), ("plip", "bodies")):
         if part in only and not getattr(setting, folder):
             parser.error(f"{part} needs --{folder}")
+    torch.set_num_threads(1)
     setting.work.mkdir(parents=True, exist_ok=True)
     evidence, console = Evidence("reid", seeds=range(FOLDS)), Console()
     for name in only:
@@ -1000,5 +998,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     main()

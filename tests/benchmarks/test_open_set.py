@@ -78,3 +78,8 @@ def test_nobody_is_judged_whom_the_first_weights_know():
     for person in (1000, 1569, 1599):
         with pytest.raises(DataError, match="from 20000 on"):
             open_set.check_unseen(np.array([20_000, person]))
+
+
+def test_random_slices_differ_from_fixed_ones_in_their_choice_alone():
+    random = dict(open_set.SLICED["random"])
+    assert random.pop("slices") == {"random": True} and random == open_set.SLICED["fixed"]
