@@ -228,7 +228,7 @@ def measure_kpr(setting: Setting, evidence: Evidence) -> None:
 
     runs: dict[str, list[Retrieval]] = {}
     alone: dict[str, list[Retrieval]] = {}
-    apart: dict[str, list[npt.NDArray[np.float64]]] = {}
+    apart: list[npt.NDArray[np.float64]] = []
     for seed in setting.seeds:
         network, plain = (setting.network(kind, seed) for kind in TRAININGS)
         held = {
@@ -238,15 +238,16 @@ def measure_kpr(setting: Setting, evidence: Evidence) -> None:
         }
         found = {
             "prompted": templates(network, two, two.points, two.points[swap]),
-            "swapped": templates(network, two, two.points[swap], two.points),
             "positive": templates(network, two, two.points),
             "without": templates(network, two),
             "unprompted": templates(plain, two),
         }
+        # Asked with the other's keypoints, a box says what its twin says: pictures and prompts are the same.
+        found["swapped"] = found["prompted"][swap]
         for kind, ours in found.items():
             theirs = held.get(kind, held["prompted"])
             runs.setdefault(kind, []).append(asked(ours, theirs, two))
-            apart.setdefault(kind, []).append(told_apart(VisibleParts(ours, theirs), two, gallery))
+        apart.append(told_apart(VisibleParts(found["prompted"], held["prompted"]), two, gallery))
         whole = {
             "prompted": templates(network, single, single.points),
             "without": templates(network, single),
@@ -277,17 +278,10 @@ def measure_kpr(setting: Setting, evidence: Evidence) -> None:
         evidence, "reid.kpr.without_ahead", values["without"], values["unprompted"], people,
         "trained without prompts", "mAP, boxes of two people, neither has a prompt",
     )  # fmt: skip
-    for kind in ("prompted", "unprompted"):
-        # The two questions of a box, side by side.
-        both = [each.reshape(-1, 2).all(1) for each in apart[kind]]
-        add_mean(
-            evidence, f"reid.kpr.switched_{kind}", both, two.people[::2],
-            note="boxes where of the two people's pictures the nearest is of the one and, asked for the other, of the "
-            "other",
-        )  # fmt: skip
+    # The two questions of a box, side by side. Without prompts both have one answer, and one of them is always wrong.
     add_mean(
-        evidence, "reid.kpr.swapped_to_other", [1 - each for each in apart["swapped"]], two.people,
-        note="asked with the other person's keypoints, the nearest of the two people's pictures is the other's",
+        evidence, "reid.kpr.switched_prompted", [each.reshape(-1, 2).all(1) for each in apart], two.people[::2],
+        note="boxes where of the two people's pictures the nearest is of who is asked for, both times",
     )  # fmt: skip
 
 

@@ -70,3 +70,14 @@ def test_told_apart_compares_the_two_people_of_a_box_alone():
     assert bench.told_apart(VisibleParts(third[::-1][:, None], held), asked, gallery).tolist() == [0, 0]
     same = np.stack([own[0], own[0]])[:, None]
     assert bench.told_apart(VisibleParts(same, held), asked, gallery).tolist() == [1, 0]
+
+
+def test_a_box_asked_with_the_others_keypoints_says_what_its_twin_says():
+    two = bench.scenes(boxes(), 3, np.random.default_rng(0))
+    swap = bench.exchanged(len(two))
+    assert (two.pictures == two.pictures[swap]).all()
+    ours, others = (
+        bench.prompts(two.points, (24, 20), two.points[swap]),
+        bench.prompts(two.points[swap], (24, 20), two.points),
+    )
+    assert (ours[swap] == others).all() and not (ours == others).all()
