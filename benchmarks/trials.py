@@ -16,7 +16,7 @@ from ipse.measure.evidence import Evidence, bootstrap_ci
 from ipse.training.data import pack
 from ipse.training.loop import train
 from ipse.training.recipe import TrainRecipe
-from ipse.zoo.shipped_files import shipped_files, shipped_names
+from ipse.training.tasks.common import start_file
 
 Setting = TypeVar("Setting")
 
@@ -33,8 +33,7 @@ def trained(recipe: TrainRecipe, folder: Path, cache: Path) -> Path:
     sources = filter(None, [recipe.data.source, recipe.data.validate])
     told = [pack(source, recipe.cut, cache).fingerprint for source in sources]
     for other in (recipe.start, recipe.earlier):
-        path = shipped_files(other).weights if other in shipped_names() else Path(other)
-        told.append(hashlib.sha256(path.read_bytes()).hexdigest() if other else "")
+        told.append(hashlib.sha256(start_file(other).read_bytes()).hexdigest() if other else "")
     folder = folder.with_name(f"{folder.name}-{hashlib.sha256(' '.join(told).encode()).hexdigest()[:8]}")
     if not (folder / "record.json").exists():
         began = time.process_time()

@@ -46,7 +46,8 @@ def find_text(text: str, places: Sequence[Path], words: Path, report: Path | Non
             pictures = []
             for entry in entries[start : start + _BATCH]:
                 try:
-                    pictures.append(read_image(entry.path))
+                    # At once: a batch of photographs as they come is gigabytes.
+                    pictures.append(network.fitted(read_image(entry.path)))
                     paths.append(Path(entry.path))
                 except ImageError as error:
                     problems.append((Path(entry.path), str(error)))

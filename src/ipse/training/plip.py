@@ -26,8 +26,7 @@ from ipse.images import read_image, resize
 from ipse.training.data import WorldRows
 from ipse.training.loop import Writing, read_state, save_state
 from ipse.training.samplers import IdentitySampler, Sampler, ShuffledSampler
-from ipse.training.tasks.common import begin_with
-from ipse.zoo.shipped_files import shipped_files, shipped_names
+from ipse.training.tasks.common import begin_with, start_file
 
 FORMAT = "ipse.words/1"
 
@@ -283,12 +282,16 @@ class PersonWords(nn.Module):
 
     # -- use ---------------------------------------------------------------------------------------------------------
 
+    def fitted(self, picture: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """A picture (H, W, 3) of any size as one of the network's own."""
+        return resize(picture, self.size[1], self.size[0])
+
     @torch.inference_mode()
     def encode_pictures(self, pictures: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
         """(N, dim) of length 1, of (H, W, 3) pictures of any size that show one person each."""
         found = []
         for start in range(0, len(pictures), 64):
-            some = np.stack([resize(each, self.size[1], self.size[0]) for each in pictures[start : start + 64]])
+            some = np.stack([self.fitted(each) for each in pictures[start : start + 64]])
             found.append(self.picture_vectors(_pixels(some)).numpy())
         return np.concatenate(found) if found else np.empty((0, self.plan.dim), np.float32)
 
@@ -365,7 +368,7 @@ def run_fingerprint(data: Described, plan: Plan) -> str:
     """
     start = ""
     if plan.start:
-        path = shipped_files(plan.start).weights if plan.start in shipped_names() else Path(plan.start)
+        path = start_file(plan.start)
         try:
             start = hashlib.sha256(path.read_bytes()).hexdigest()
         except OSError as error:
