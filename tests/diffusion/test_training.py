@@ -399,6 +399,8 @@ def test_more_channels_of_the_latent_go_on_from_fewer(data, cache, tmp_path):
         begin_with_autoencoder(vae, tmp_path / "more")
     with pytest.raises(TrainingError, match="no autoencoder of this shape"):
         begin_with_autoencoder(make_vae(channels=(16, 16, 16, 32), groups=4), tmp_path / "vae")
+    with pytest.raises(TrainingError, match="its layers are others"):
+        begin_with_autoencoder(make_vae(channels=(16, 16, 16, 16), groups=4, layers=2), tmp_path / "vae")
 
     # Training begins there, and sees faces as an encoder of them does.
     corpus = pack(data, cache, SIDE)

@@ -30,7 +30,7 @@ from ipse.diffusion.base import GUIDANCE
 from ipse.diffusion.components import make_denoiser, make_scheduler, make_tokenizer
 from ipse.diffusion.training.data import Corpus, drawn_captions, shortened
 from ipse.diffusion.training.loop import Feed, Stage, pictures_of
-from ipse.diffusion.training.recipe import StageRecipe, options_of, size_of
+from ipse.diffusion.training.recipe import StageRecipe, options_of, size_of, starting_with
 from ipse.diffusion.training.vae import PartWeights
 from ipse.errors import TrainingError
 from ipse.faces.parts import LABELS
@@ -324,7 +324,7 @@ def begin_with(unet: UNet2DConditionModel, folder: str | Path) -> None:
     TrainingError
         If the folder holds none.
     """
-    try:
+    with starting_with(folder, "U-Net"):
         trained = UNet2DConditionModel.from_pretrained(folder, dtype=torch.float32)
         given, known = trained.state_dict(), trained.config.in_channels
         own = {name: unet.state_dict()[name].clone() for name in ("conv_in.weight", "conv_out.weight", "conv_out.bias")}
@@ -334,11 +334,6 @@ def begin_with(unet: UNet2DConditionModel, folder: str | Path) -> None:
                 own[name].narrow(place, 0, known).copy_(given[name])
             given |= own
         unet.load_state_dict(given)
-    except (OSError, ValueError, RuntimeError) as error:
-        told = " ".join(str(error).split())
-        raise TrainingError(
-            f"{folder} holds no U-Net of this shape to begin with: {told:.200}", "Change options.start of the recipe."
-        ) from error
 
 
 def make_pipeline(

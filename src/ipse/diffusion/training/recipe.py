@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -17,6 +18,18 @@ T = TypeVar("T")
 
 Size = int | Sequence[int]
 """Of pictures: a number for squares, or height and width."""
+
+
+@contextmanager
+def starting_with(folder: str | Path, what: str) -> Iterator[None]:
+    """Turn the ways in which a folder cannot be what a stage's ``start`` names into one error."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, KeyError, IndexError) as error:
+        told = " ".join(str(error).split())
+        raise TrainingError(
+            f"{folder} holds no {what} of this shape to begin with: {told:.200}", "Change options.start of the recipe."
+        ) from error
 
 
 def shape_of(size: Size) -> tuple[int, int]:

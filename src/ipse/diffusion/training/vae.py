@@ -26,7 +26,7 @@ from torch.nn import functional
 from ipse.diffusion.components import make_vae
 from ipse.diffusion.training.data import Corpus
 from ipse.diffusion.training.loop import Feed, Stage, pictures_of, shown
-from ipse.diffusion.training.recipe import StageRecipe, options_of
+from ipse.diffusion.training.recipe import StageRecipe, options_of, starting_with
 from ipse.encoders import ShippedEncoder
 from ipse.errors import TrainingError
 from ipse.faces.parts import LABELS
@@ -318,7 +318,7 @@ def begin_with_autoencoder(vae: AutoencoderKL, folder: str | Path) -> None:
     TrainingError
         If the folder holds none.
     """
-    try:
+    with starting_with(folder, "autoencoder"):
         trained = AutoencoderKL.from_pretrained(folder, dtype=torch.float32)
         given, old, new = trained.state_dict(), trained.config.latent_channels, vae.config.latent_channels
         if old > new:
@@ -335,6 +335,8 @@ def begin_with_autoencoder(vae: AutoencoderKL, folder: str | Path) -> None:
             "decoder.conv_in.weight": (slice(None), slice(old)),
         }
         state = vae.state_dict()
+        if given.keys() != state.keys():
+            raise ValueError("its layers are others")
         for name in ("quant_conv", "post_quant_conv"):
             state[f"{name}.weight"].copy_(torch.eye(len(state[f"{name}.weight"]))[..., None, None])
             state[f"{name}.bias"].zero_()
@@ -343,12 +345,6 @@ def begin_with_autoencoder(vae: AutoencoderKL, folder: str | Path) -> None:
         state["decoder.conv_in.weight"].zero_()
         for name, values in given.items():
             state[name][wide.get(name, (...,))] = values
-    except (OSError, ValueError, RuntimeError, KeyError, IndexError) as error:
-        told = " ".join(str(error).split())
-        raise TrainingError(
-            f"{folder} holds no autoencoder of this shape to begin with: {told:.200}",
-            "Change options.start of the recipe.",
-        ) from error
 
 
 @torch.no_grad()
