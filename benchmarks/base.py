@@ -455,7 +455,7 @@ def overhead(
 
 
 def bodies(evidence: Evidence, setting: Setting) -> None:
-    """Add how well pictures of whole bodies follow their captions, and what they cost."""
+    """Add how well pictures of whole bodies follow their captions."""
     import torch
 
     from ipse.diffusion.training.joint import embed_images, embed_texts
@@ -464,6 +464,8 @@ def bodies(evidence: Evidence, setting: Setting) -> None:
     base, real = setting.base, setting.bodies
     joint, tokenizer = base.joint(), base.pipeline.tokenizer
     count = len(real.captions) // AMONG * AMONG
+    if not count:
+        raise SystemExit(f"A caption is found among {AMONG}: give --people {AMONG} or more.")
     made = generated(base, real.captions[:count], setting.work / base.fingerprint[:16] / "bodies", 0)
     fitted = np.stack([base.fit(image) for image in real.images[:count]])
     back = np.stack([base.decode(base.encode(image)) for image in track(fitted, description="autoencoder")])
