@@ -150,7 +150,7 @@ TRAININGS = {
     "image-adapter": Training("image-adapter"),
     "instantid": Training("instantid"),
     "photoverse": Training("photoverse"),
-    "photoverse.no-loss": Training("photoverse", {"identity": 0.0}),
+    "photoverse.no-loss": Training("photoverse", {"likeness": 0.0}),
     "arc2face": Training("arc2face"),
     "consistentid": Training("consistentid"),
     "consistentid.anywhere": Training("consistentid", {"localize": 0.0}),

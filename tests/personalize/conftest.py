@@ -137,6 +137,9 @@ NETWORKS = {
 ENCODERS = {"pose2id": "body-world"}
 """Of those that do not read faces."""
 
+LIKE = ("photoverse", "storymaker")
+"""Trained with the loss on identity: one whose own it is, and one with a loss of its own kind beside it."""
+
 
 @pytest.fixture
 def untrained(base):
@@ -190,7 +193,7 @@ def batch_of(base):
             scheduler.get_velocity(clean, noise, steps),
             words,
             [{name: value for name, value in features(rows).items() if name in method.features}],
-            {**features(rows), "face": face},
+            {**features(rows), "face": face, "who": torch.nn.functional.normalize(torch.randn(rows, 256))},
             torch.ones(rows, dtype=torch.bool),
         )
 
@@ -203,6 +206,7 @@ def adapter_recipe(system, **changes):
     given = {"steps": 4, "batch": 4, "holdout": 0.3, "ema": 0.5, "look_every": 100, "save_every": 2}
     given |= {"network": NETWORKS[system], "optimizer": {"rate": 0.01, "warmup": 1}}
     given |= {"encoder": ENCODERS[system]} if system in ENCODERS else {}
+    given |= {"options": {"likeness": 0.1}} if system in LIKE else {}
     return AdapterRecipe.from_dict({"system": system} | given | changes)
 
 

@@ -55,13 +55,13 @@ def batch(base, method, shown):
 
 def test_the_reward_tells_people_apart_and_reaches_the_pixels(method, batch, shown):
     pixels = shown.clone().requires_grad_(True)
-    own, found = method.unlike(pixels, batch.people[0]["vector"])
-    swapped, _ = method.unlike(pixels, batch.people[0]["vector"].flip(0))
+    own, found = method.unlike_made(pixels, batch.people[0]["vector"])
+    swapped, _ = method.unlike_made(pixels, batch.people[0]["vector"].flip(0))
     assert found == 1 and own < 0.1 < swapped
     (gradient,) = torch.autograd.grad(swapped, pixels)
     middle, edge = gradient[..., 40:100, 40:90].abs().mean(), gradient[..., :10].abs().mean()
     assert middle > 10 * edge
-    nothing, none = method.unlike(torch.zeros(1, 3, 128, 128), batch.people[0]["vector"][:1])
+    nothing, none = method.unlike_made(torch.zeros(1, 3, 128, 128), batch.people[0]["vector"][:1])
     assert nothing == 0 and none == 0
 
 

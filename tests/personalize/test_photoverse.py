@@ -10,8 +10,8 @@ torch = pytest.importorskip("torch")
 
 from ipse.faces import align  # noqa: E402
 from ipse.personalize import open_method  # noqa: E402
+from ipse.personalize.adapting import Options  # noqa: E402
 from ipse.personalize.likeness import Likeness  # noqa: E402
-from ipse.personalize.photoverse import PhotoVerseOptions  # noqa: E402
 from ipse.personalize.references import FaceReader  # noqa: E402
 
 
@@ -44,10 +44,13 @@ def test_each_branch_can_be_taken_out(base, trained, photographs):
 
 def test_the_loss_on_identity_sees_little_noise_only(untrained, batch_of):
     method = untrained("photoverse")
+    method.options = replace(Options(), likeness=0.5, seen=3)
     batch = batch_of(method)
     told = {}
     # Its rows are at steps 100, 450 and 800 of 1,000.
     for quiet in (0.1, 0.3, 0.9):
-        method.options = replace(PhotoVerseOptions(), seen=3, quiet=quiet)
-        told[quiet] = method._unlike(batch.goal, batch).item()
+        method.options = replace(method.options, quiet=quiet)
+        told[quiet] = method.unlike(batch.goal, batch).item()
     assert told[0.1] == 0 and 0 < told[0.3] < 2 and told[0.9] != told[0.3]
+    error, parts = method.error(batch.goal, batch)
+    assert error.item() == pytest.approx(0.5 * parts["unlike"].item()) and parts["unlike"].item() == told[0.9]

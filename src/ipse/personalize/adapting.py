@@ -15,6 +15,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -33,6 +34,7 @@ from ipse.diffusion.spatial import Control, SideAdapter, controlled
 from ipse.encoders import Encoder
 from ipse.errors import IpseError, WeightsError
 from ipse.personalize.contract import marked
+from ipse.personalize.likeness import Likeness
 from ipse.personalize.references import PLACES, FaceReader, Features, Reader
 from ipse.zoo.shipped_files import SHIPPED
 
@@ -101,7 +103,8 @@ class Batch:
         Features of references, one entry for each person of a picture; those of `PLACES` are of the picture itself,
         where the person is to be. Some are of nobody.
     own
-        Features of the pictures themselves, `Adapting.regions` among them.
+        Features of the pictures themselves, `Adapting.regions` among them; with a loss on identity also ``five``, where
+        the face is, and ``who`` (D,), the mean vector of all pictures of the person, of length 1.
     known
         (B,) bool: rows that are told who is shown.
     progress
@@ -139,6 +142,12 @@ class Options:
         there is one, or of the same for systems that say so.
     gamma, focus, features
         See `ipse.diffusion.training.denoiser.DenoiserOptions`.
+    likeness
+        Weight of the loss on identity: 1 less the cosine of the face that a prediction stands for and the person's.
+    seen
+        Rows of a batch that it sees: decoding is dear.
+    quiet
+        Share of the levels of noise, from none on, that it sees: behind more, no face is to be guessed yet.
     """
 
     full: float = 0.5
@@ -150,6 +159,9 @@ class Options:
     gamma: float = 5.0
     focus: float = 0.0
     features: float = 1.0
+    likeness: float = 0.0
+    seen: int = 2
+    quiet: float = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -323,8 +335,8 @@ class Adapting:
         raise NotImplementedError
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """What training makes small, and what it is made of: by default the weighted error of the prediction."""
-        return self.denoising_error(self.predict(batch), batch)
+        """What training makes small, and what it is made of: by default the error of the prediction."""
+        return self.error(self.predict(batch), batch)
 
     def options_at(self, progress: float) -> Options:
         """Options of a step of training, of which a share of all comes before it; by default always the recipe's."""
@@ -347,6 +359,28 @@ class Adapting:
         acting = acting or self.condition(batch.people, batch.words, 1.0)
         with attached(self.unet, *acting.handles), controlled(self.unet, acting.control):
             return self.unet(batch.noisy, batch.steps, encoder_hidden_states=acting.text).sample
+
+    def error(self, predicted: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The error of denoising, and of identity where the options ask for that."""
+        error, parts = self.denoising_error(predicted, batch)
+        if not self.options.likeness:
+            return error, parts
+        unlike = self.unlike(predicted, batch)
+        return error + self.options.likeness * unlike, parts | {"unlike": unlike}
+
+    def unlike(self, predicted: Tensor, batch: Batch) -> Tensor:
+        """1 less the cosine of the faces of predicted pictures and the people's, of rows with little noise."""
+        levels = len(self.base.pipeline.scheduler.alphas_cumprod)
+        rows = (batch.known & (batch.steps < self.options.quiet * levels)).nonzero()[: self.options.seen, 0]
+        if not len(rows):
+            return predicted.new_zeros(())
+        faces = self.likeness(self.guess(predicted, batch)[rows], batch.own["five"][rows])
+        return 1 - (faces * batch.own["who"][rows]).sum(1).mean()
+
+    @cached_property
+    def likeness(self) -> Likeness:
+        """Whose face a latent shows, by the reader's encoder."""
+        return Likeness(self.base, self.reader.encoder)
 
     def denoising_error(self, predicted: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The mean squared error, weighted by place and the level of noise, and by itself."""

@@ -104,10 +104,10 @@ class ConsistentID(Adapting):
         """The error of the prediction, and how far the words for parts look beside them."""
         acting, places, spoken = self._conditions(batch.people, batch.words, 1.0)
         if not self.options.localize:
-            return self.denoising_error(self.predict(batch, acting), batch)
+            return self.error(self.predict(batch, acting), batch)
         capture = Capture(CROSS, heads=True)
         acting = replace(acting, handles=[*acting.handles, capture])
-        error, parts = self.denoising_error(self.predict(batch, acting), batch)
+        error, parts = self.error(self.predict(batch, acting), batch)
         beside = self._beside(capture, places, spoken, batch.own["masks"])
         return error + self.options.localize * beside, parts | {"beside": beside}
 

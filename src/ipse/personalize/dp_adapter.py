@@ -192,7 +192,7 @@ class DPAdapter(Adapting):
         face = batch.own["face"]
         paths = self.paths(batch.people, 1.0, face)
         predicted = self.predict(batch, Conditions(batch.words.text, [paths]))
-        loss, told = self.denoising_error(predicted, batch)
+        loss, told = self.error(predicted, batch)
         with torch.no_grad():
             plain = self.predict(batch, Conditions(batch.words.text))
         outside = 1 - fit_region(face, predicted.shape[-2:])

@@ -220,7 +220,7 @@ class FaceChainFact(Adapting):
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The error of the prediction, and FAIR."""
         acting = self.condition(batch.people, batch.words, 1.0)
-        loss, told = self.denoising_error(self.predict(batch, acting), batch)
+        loss, told = self.error(self.predict(batch, acting), batch)
         (gated,) = acting.handles
         outside = fair(gated.gains, batch.own["face"])
         return loss + self.options.fair * outside, told | {"outside": outside}

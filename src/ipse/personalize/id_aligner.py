@@ -41,7 +41,6 @@ from ipse.errors import IpseError
 from ipse.images import resize
 from ipse.personalize.adapting import Adapting, Batch, Conditions, Fitted, Options, Trained, Words
 from ipse.personalize.face_adapter import FaceAdapter
-from ipse.personalize.likeness import Likeness
 from ipse.personalize.references import FaceReader, Features
 
 # Adam's steps do not depend on scale: by this gain the liking learns faster than what it judges.
@@ -129,7 +128,7 @@ class Rewarded(Adapting):
         """The error of the prediction, both rewards, and what the taste learns from."""
         options = self.options
         predicted = self.predict(batch)
-        error, parts = self.denoising_error(predicted, batch)
+        error, parts = self.error(predicted, batch)
         if not (options.identity or options.aesthetic):
             return error, parts
         learned = self._learned(predicted, batch)
@@ -138,7 +137,7 @@ class Rewarded(Adapting):
         if len(rows):
             pixels = self._pixels(self.made(batch, rows))
             (person,) = batch.people
-            unlike, found = self.unlike(pixels, person["vector"][rows])
+            unlike, found = self.unlike_made(pixels, person["vector"][rows])
             liked = self.network.taste.reward(pixels).mean()
         parts |= {"unlike": unlike, "faces": found, "liked": liked, "preference": learned}
         return error + options.identity * unlike - options.aesthetic * liked + learned, parts
@@ -159,7 +158,7 @@ class Rewarded(Adapting):
         with attached(self.unet, *acting.handles), controlled(self.unet, acting.control):
             return replace(way, text=acting.text)(x, timestep).clean
 
-    def unlike(self, pixels: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
+    def unlike_made(self, pixels: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """1 less the cosine to vectors (n, D), the mean over pictures with a face, and the share of these."""
         shown = (pixels.detach().permute(0, 2, 3, 1) * 255).round().byte().cpu().numpy()
         faces = [self.reader.find(picture) for picture in shown]
@@ -169,7 +168,7 @@ class Rewarded(Adapting):
             return pixels.new_zeros(()), share
         size = (pixels.shape[3], pixels.shape[2])
         five = torch.tensor(np.stack([(faces[row][0].face.landmarks + 0.5) / size for row in rows]))
-        return 1 - (self._likeness.of(pixels[rows], five) * vectors[rows]).sum(1).mean(), share
+        return 1 - (self.likeness.of(pixels[rows], five) * vectors[rows]).sum(1).mean(), share
 
     def _learned(self, predicted: Tensor, batch: Batch) -> Tensor:
         """What the taste learns from: pictures against smeared and bent ones."""
@@ -186,10 +185,6 @@ class Rewarded(Adapting):
     @cached_property
     def _foundation(self) -> Denoiser:
         return self.base.denoiser("", 1.0)
-
-    @cached_property
-    def _likeness(self) -> Likeness:
-        return Likeness(self.base, self.reader.encoder)
 
 
 def _taste(base: Base) -> Taste:

@@ -188,7 +188,7 @@ class MasterWeaver(Adapting):
         options, face, text = self.options, batch.own["face"], batch.words.text
         tokens = self.network.tokens(self.augmented(batch))
         predicted = self.predict(batch, self._by(tokens, text))
-        loss, told = self.denoising_error(predicted, batch)
+        loss, told = self.error(predicted, batch)
         if options.background:
             with torch.no_grad():
                 share = 0.2 + 0.6 * torch.rand(len(tokens), 1, 1, device=tokens.device)

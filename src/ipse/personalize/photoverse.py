@@ -4,7 +4,8 @@ The text branch makes a pseudo-word of what an image encoder says of the photogr
 person; the image branch makes tokens that cross-attention sees beside the text, here by a resampler. Keys and values
 of the text are changed by low-rank maps. In training, the two branches are mixed at random: with equal chances text
 counts twice, or image tokens do, or both once. The picture that a prediction stands for is decoded where there is
-little noise, and its face is to be the person's by the vector of a face encoder.
+little noise, and its face is to be the person's by the vector of a face encoder: `Adapting.unlike`, by ``likeness`` of
+its recipe's options.
 
 Formulas are from the abstract and from reports on the paper, not checked in it.
 """
@@ -12,8 +13,6 @@ Formulas are from the abstract and from reports on the paper, not checked in it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -23,30 +22,10 @@ from ipse.diffusion import Base
 from ipse.diffusion.adapters import Adapter, Resampler, word_vectors
 from ipse.diffusion.attention import CROSS, Call, Handle
 from ipse.errors import IpseError
-from ipse.personalize.adapting import Adapting, Batch, Conditions, Options, Words
-from ipse.personalize.likeness import Likeness
+from ipse.personalize.adapting import Adapting, Batch, Conditions, Words
 from ipse.personalize.references import Features
 
 _FUSIONS = ((2.0, 0.0), (0.0, 2.0), (1.0, 1.0))
-
-
-@dataclass(frozen=True)
-class PhotoVerseOptions(Options):
-    """How PhotoVerse is trained.
-
-    Attributes
-    ----------
-    identity
-        Weight of the loss on identity.
-    seen
-        Rows of a batch that it sees: decoding is dear.
-    quiet
-        Share of the levels of noise, from none on, that it sees: behind more, no face is to be guessed yet.
-    """
-
-    identity: float = 0.1
-    seen: int = 2
-    quiet: float = 0.5
 
 
 class Share(Handle):
@@ -93,9 +72,7 @@ class PhotoVerse(Adapting):
     """
 
     name = "photoverse"
-    features = ("pooled", "patches", "vector")
-    regions = ("five",)
-    options_kind = PhotoVerseOptions
+    features = ("pooled", "patches")
     text_share = 1.0
     image_share = 1.0
 
@@ -129,10 +106,7 @@ class PhotoVerse(Adapting):
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The error of the prediction by a random mixture of the branches, and how unlike the person its face is."""
         fusion = _FUSIONS[int(torch.randint(len(_FUSIONS), ()))]
-        predicted = self.predict(batch, self._fused(batch.people, batch.words, 1.0, fusion))
-        error, parts = self.denoising_error(predicted, batch)
-        unlike = self._unlike(predicted, batch)
-        return error + self.options.identity * unlike, parts | {"unlike": unlike}
+        return self.error(self.predict(batch, self._fused(batch.people, batch.words, 1.0, fusion)), batch)
 
     def _fused(
         self, people: Sequence[Features], words: Words, strength: float, fusion: tuple[float, float]
@@ -157,17 +131,3 @@ class PhotoVerse(Adapting):
         pseudo = self.network["text"](person["pooled"][last.any(1)])
         with word_vectors(encoder, torch.lerp(plain, pseudo.to(plain), share), last):
             return encoder(words.ids).last_hidden_state
-
-    def _unlike(self, predicted: Tensor, batch: Batch) -> Tensor:
-        """1 less the cosine of the face of the predicted picture and the person's, of rows with little noise."""
-        levels = len(self.base.pipeline.scheduler.alphas_cumprod)
-        rows = (batch.known & (batch.steps < self.options.quiet * levels)).nonzero()[: self.options.seen, 0]
-        if not self.options.identity or not len(rows):
-            return predicted.new_zeros(())
-        (person,) = batch.people
-        faces = self._likeness(self.guess(predicted, batch)[rows], batch.own["five"][rows])
-        return 1 - (faces * person["vector"][rows]).sum(1).mean()
-
-    @cached_property
-    def _likeness(self) -> Likeness:
-        return Likeness(self.base, self.reader.encoder)

@@ -243,7 +243,11 @@ class StoryMaker(Adapting):
         plain = (predicted.float() - batch.goal).square()
         error = (plain * (1 + options.inside * inside)).mean((1, 2, 3)) * velocity_weight(batch.share, options.gamma)
         astray = (misplaced(handle.maps, masks) * batch.known).sum() / batch.known.sum().clamp_min(1)
-        return error.mean() + options.attention * astray, {"mse": plain.mean(), "misplaced": astray}
+        total, parts = error.mean() + options.attention * astray, {"mse": plain.mean(), "misplaced": astray}
+        if not options.likeness:
+            return total, parts
+        unlike = self.unlike(predicted, batch)
+        return total + options.likeness * unlike, parts | {"unlike": unlike}
 
     def _single(self, batch: Batch) -> tuple[Batch, Tensor, npt.NDArray[np.float32]]:
         masks = fit_region(batch.own["person"], batch.clean.shape[-2:])[:, None]
@@ -255,7 +259,8 @@ class StoryMaker(Adapting):
         Returns
         -------
         tuple
-            The batch, (B, 2, h, w) where the two are, and (B, 2, 5, 2) the points of their faces.
+            The batch, with the face of the first of both where its own features say one is; (B, 2, h, w) where the
+            two are, and (B, 2, 5, 2) the points of their faces.
         """
         width = batch.clean.shape[-1]
         middle = slice(width // 4, width // 4 + width // 2)
@@ -272,8 +277,9 @@ class StoryMaker(Adapting):
         people = [person, {name: value.roll(1, 0) for name, value in person.items()}]
         known = batch.known & batch.known.roll(1, 0)
         told = replace(
-            batch, clean=clean, noisy=noisy, goal=goal, words=self._both(batch.words), people=people, known=known
-        )
+            batch, clean=clean, noisy=noisy, goal=goal, words=self._both(batch.words), people=people, known=known,
+            own=batch.own | {"five": torch.from_numpy(both[:, 0])},
+        )  # fmt: skip
         return told, masks, both
 
     def _both(self, words: Words) -> Words:
