@@ -177,3 +177,9 @@ def test_the_command_makes_and_scores(rendered, base_folder, tmp_path, capsys):
     assert found["personalize.bare.rank1"]["value"] == 0 and found["personalize.ceiling.rank1"]["value"] > 80
     assert found["personalize.floor.rank1"]["value"] == pytest.approx(100 / 3)
     assert found["personalize.bare.seconds"]["unit"] == "s" and found["personalize.bare.rank1"]["n"] == 3
+
+
+def test_a_base_of_whole_bodies_is_refused(body_folder, tmp_path, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["bench", "personalize", "--method", "bare", "--base", str(body_folder), "--out", str(tmp_path)])
+    assert left.value.code == 2 and "whole bodies" in " ".join(capsys.readouterr().err.split())

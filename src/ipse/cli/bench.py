@@ -76,6 +76,12 @@ def personalize(
 
     asked = read_prompts(prompts) if prompts else benches.prompts()
     loaded = load_base(base)
+    height, width = loaded.size
+    if height != width:
+        raise IpseError(
+            f"The base {loaded.name} makes pictures of whole bodies, {width} × {height} pixels; the bench is of faces.",
+            "Name a base of portraits, such as world.",
+        )
     observer = make_observer(encoder, detector, judge or ("world" if loaded.words else None), out / "seen.sqlite")
     parts = _parts(adapter or [], method)
     methods = [
