@@ -109,6 +109,12 @@ class Setting:
 COUPLES = 40
 """Of world people whose faces are seen; those of benchmarks/reid.py."""
 
+
+def told_seeds(seeds: Sequence[int]) -> str:
+    """``0, 1, 2``."""
+    return ", ".join(map(str, seeds))
+
+
 # -- ProtoN: ears ------------------------------------------------------------------------------------------------------
 
 FOLDS, SHOTS, ASKED, DRAWS = 3, (1, 2, 3, 5), 5, 5
@@ -715,6 +721,8 @@ def starbucks(evidence: Evidence, setting: Setting) -> None:
 # -- PAVENet: hands ----------------------------------------------------------------------------------------------------
 
 LENGTH, STRINGS = 6, 2
+PROBED = 32
+"""Principal components that content is told from: as many of either network, and fewer than a probe has strings."""
 LEARNED, ASKED_OF = "images_background_small1", "images_background_small2"
 
 
@@ -762,11 +770,35 @@ def warped(first: np.ndarray, second: np.ndarray) -> float:
     return float(last[rows] / (rows + columns))
 
 
+def halves_told(vectors: np.ndarray, half: np.ndarray, where: np.ndarray, who: np.ndarray) -> np.ndarray:
+    """(N,) whether a linear probe tells which half of its alphabet a string is of.
+
+    Probes learn from three quarters of the drawers of an alphabet and are asked about the others: about what was
+    written, by hands that they do not know.
+
+    Parameters
+    ----------
+    vectors
+        (N, D) of strings; `PROBED` principal components of them are looked at, each scaled to deviation 1.
+    half, where, who
+        (N,) half and alphabet of each string, and its drawer.
+    """
+    from sklearn.decomposition import PCA
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GroupKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+
+    right = np.empty(len(vectors))
+    for alphabet in np.unique(where):
+        rows = np.flatnonzero(where == alphabet)
+        probe = make_pipeline(PCA(PROBED, whiten=True), LogisticRegression(max_iter=300))
+        told = cross_val_predict(probe, vectors[rows], half[rows], groups=who[rows], cv=GroupKFold(4))
+        right[rows] = told == half[rows]
+    return right
+
+
 def pavenet(evidence: Evidence, setting: Setting) -> None:
     """Add equal error rates on strings of other characters each time, and how well content is told."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import cross_val_score
-
     data = handwriting(setting.shared, setting.work)
     paths, writers, alphabets, characters = data[ASKED_OF]
     draw = np.random.default_rng(5)
@@ -789,63 +821,80 @@ def pavenet(evidence: Evidence, setting: Setting) -> None:
     pairs = np.concatenate([np.flatnonzero(same), others])
     a, b, same = a[pairs], b[pairs], same[pairs]
 
-    learned = data[LEARNED]
-    distances, content = {}, {}
+    learned, seeds = data[LEARNED], range(max(1, round(3 * setting.share)))
+    # Of every training seed.
+    distances: dict[str, np.ndarray] = {}
+    content: dict[str, np.ndarray] = {}
     for name, patterns in (("pavenet", 8), ("means", 0)):
-        verifier = WriterVerifier(patterns=patterns)
-        verifier.fit(learned[0], learned[1], length=LENGTH, steps=setting.steps(300))
-        vectors = verifier.encode(strings)
-        distances[name] = 1 - (vectors[a] * vectors[b]).sum(axis=1)
-        scores = [
-            cross_val_score(LogisticRegression(max_iter=300), vectors[where == one], half[where == one], cv=4).mean()
-            for one in np.unique(where)
-        ]
-        content[name] = float(np.mean(scores))
+        runs = []
+        for seed in seeds:
+            verifier = WriterVerifier(patterns=patterns, seed=seed)
+            verifier.fit(learned[0], learned[1], length=LENGTH, steps=setting.steps(300))
+            runs.append(verifier.encode(strings))
+        distances[name] = np.stack([1 - (vectors[a] * vectors[b]).sum(axis=1) for vectors in runs])
+        content[name] = np.mean([halves_told(vectors, half, where, who) for vectors in runs], axis=0)
     made = [np.concatenate([path_features(path) for path in string]) for string in strings]
-    steps = range(0, len(a), max(1, round(1 / setting.share)))
-    kept = np.array(list(steps))
-    distances["warping"] = np.full(len(a), np.nan)
-    for row in track(kept, description="warping"):
-        distances["warping"][row] = warped(made[a[row]], made[b[row]])
+    kept = np.arange(0, len(a), max(1, round(1 / setting.share)))
+    costs = [warped(made[a[row]], made[b[row]]) for row in track(kept, description="warping")]
     a, b, same = a[kept], b[kept], same[kept]
-    distances = {name: values[kept] for name, values in distances.items()}
+    distances = {name: values[:, kept] for name, values in distances.items()} | {"warping": np.array([costs])}
     people = who[a[same]], np.stack([who[a[~same]], who[b[~same]]], axis=1)
     count = len(np.unique(who))
-    note = (
+    trained = f"training seeds {told_seeds(seeds)}"
+    about = (
         f"{count} drawers of {len(np.unique(where))} alphabets of Omniglot, learned on other drawers and alphabets; "
-        f"strings of {LENGTH} characters, the two of a pair without a character in common; {same.sum()} pairs of one "
-        f"hand, {(~same).sum()} of two of one alphabet; paths are traced from pictures"
+        f"strings of {LENGTH} characters"
+    )
+    note = (
+        f"{about}, the two of a pair without a character in common; {same.sum()} pairs of one hand, {(~same).sum()} of "
+        f"two of one alphabet; paths are traced from pictures; {trained}"
     )
     told = {
         "pavenet": "PAVENet", "means": "the same network with means for patterns and pools",
-        "warping": "dynamic time warping of the paths",
+        "warping": "dynamic time warping of the paths, which is not trained",
     }  # fmt: skip
     rows = np.flatnonzero(same), np.flatnonzero(~same)
-    for name, values in distances.items():
 
-        def rate(x: np.ndarray, y: np.ndarray, values: np.ndarray = values) -> float:
-            return equal_error_rate(values[x.astype(int)], values[y.astype(int)])
+    def rate(name: str, x: np.ndarray, y: np.ndarray) -> float:
+        """The mean equal error rate of the training seeds."""
+        return float(np.mean([equal_error_rate(run[x.astype(int)], run[y.astype(int)]) for run in distances[name]]))
 
-        value, interval = percent(rate(*rows), bootstrap_pairs(rows[0], people[0], rows[1], people[1], rate, n=100))
+    def interval_of(statistic: Any) -> tuple[float, float]:
+        return bootstrap_pairs(rows[0], people[0], rows[1], people[1], statistic, n=100)
+
+    def less(x: np.ndarray, y: np.ndarray, name: str) -> float:
+        return rate(name, x, y) - rate("pavenet", x, y)
+
+    for name in distances:
+        value, interval = percent(rate(name, *rows), interval_of(partial(rate, name)))
         evidence.add(
             f"reid.pavenet.{name}_eer", value, "%", n=count, ci95=interval, note=f"{told[name]}; {note}"
         )  # fmt: skip
         if name == "pavenet":
             continue
-
-        def less(x: np.ndarray, y: np.ndarray, values: np.ndarray = values) -> float:
-            x, y, ours = x.astype(int), y.astype(int), distances["pavenet"]
-            return equal_error_rate(values[x], values[y]) - equal_error_rate(ours[x], ours[y])
-
-        value, interval = percent(less(*rows), bootstrap_pairs(rows[0], people[0], rows[1], people[1], less, n=100))
+        theirs = 100 * rate(name, *rows)
+        value, interval = percent(less(*rows, name), interval_of(partial(less, name=name)))
         final = "claim" if name == "means" else f"eer_below_{name}"
         evidence.add(
-            f"reid.pavenet.{final}", value, "points", n=count, ci95=interval,
-            note=f"equal error rate, below {told[name]}, paired by pair",
+            f"reid.pavenet.{final}", value, "points", n=count, ci95=interval, against=(told[name], theirs),
+            note=f"equal error rate, below {told[name]}, paired by pair; {note}",
         )  # fmt: skip
+    note = (
+        f"how often a linear probe of {PROBED} principal components tells from which half of its alphabet a string is, "
+        f"of drawers that it did not learn from; 50 % is chance; {about}; {trained}"
+    )
+    for name, values in content.items():
+        value, interval = percent(values.mean(), bootstrap_ci(values, who))
+        final = "content" if name == "pavenet" else f"content_{name}"
+        evidence.add(
+            f"reid.pavenet.{final}", value, "%", n=count, ci95=interval, note=f"{told[name]}; {note}"
+        )  # fmt: skip
+    hidden = content["means"] - content["pavenet"]
+    value, interval = percent(hidden.mean(), bootstrap_ci(hidden, who))
     evidence.add(
-        "reid.pavenet.content", 100 * content["pavenet"], "%", n=count, against=(told["means"], 100 * content["means"]),
-        note="how often a linear classifier tells from which half of its alphabet a string is; 50 % is chance",
+        "reid.pavenet.content_less", value, "points", n=count, ci95=interval,
+        against=(told["means"], 100 * float(content["means"].mean())),
+        note=f"{note}; below {told['means']}, paired by string",
     )  # fmt: skip
 
 

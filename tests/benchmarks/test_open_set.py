@@ -83,3 +83,14 @@ def test_nobody_is_judged_whom_the_first_weights_know():
 def test_random_slices_differ_from_fixed_ones_in_their_choice_alone():
     random = dict(open_set.SLICED["random"])
     assert random.pop("slices") == {"random": True} and random == open_set.SLICED["fixed"]
+
+
+def test_a_probe_tells_content_of_hands_that_it_does_not_know():
+    draw = np.random.default_rng(2)
+    where, who = np.repeat(["a", "b"], 80), np.repeat(np.arange(40), 4)
+    half = np.tile([0, 0, 1, 1], 40)
+    hands = draw.normal(size=(40, 64))[who]
+    content = hands + 0.1 * draw.normal(size=(160, 64))
+    content[:, 0] += 4 * half
+    assert open_set.halves_told(content, half, where, who).mean() > 0.9
+    assert abs(open_set.halves_told(hands, half, where, who).mean() - 0.5) < 0.1
