@@ -540,6 +540,8 @@ WAYS: dict[str, tuple[float, float, bool | None, float]] = {
     "aspl": (0.2, 0.08, True, 0.0),
     "active": (0.0, 0.0, True, 0.0),
     "random": (0.0, 0.0, False, 0.0),
+    # As many answers as ASPL has, and self-paced labels as well: which questions are asked is all that differs.
+    "random_paced": (0.2, 0.08, False, 0.0),
     "paced": (0.2, 0.08, None, 0.0),
     "aspl_wrong": (0.2, 0.08, True, WRONG),
     "active_wrong": (0.0, 0.0, True, WRONG),
@@ -548,8 +550,15 @@ WAYS: dict[str, tuple[float, float, bool | None, float]] = {
 
 def labeled(
     way: str, features: np.ndarray, people: np.ndarray, judged: tuple[np.ndarray, np.ndarray], seed: int
-) -> tuple[np.ndarray, int]:
-    """(rounds, judged pictures) whether each is told rightly after a round of answers; and the number of answers."""
+) -> tuple[np.ndarray, int, int]:
+    """Label a stream in rounds of answers.
+
+    Returns
+    -------
+    tuple
+        (rounds, judged pictures) whether each is told rightly after a round; and how many labels there are in the end:
+        answers, those known at first among them, and self-paced ones.
+    """
     pace, growth, chosen, wrong = WAYS[way]
     draw = np.random.default_rng([4, seed])
     names = draw.permutation(np.unique(people))
@@ -572,7 +581,8 @@ def labeled(
             made.tell(row, said)
         answers += len(rows)
     made.learn()
-    return np.stack([*right[1:], np.array(made.identify(judged[0])) == judged[1]]), answers
+    paced = sum(label is not None for label in made.labels) - int(made.answered.sum())
+    return np.stack([*right[1:], np.array(made.identify(judged[0])) == judged[1]]), answers, paced
 
 
 def aspl(evidence: Evidence, setting: Setting) -> None:
@@ -585,25 +595,30 @@ def aspl(evidence: Evidence, setting: Setting) -> None:
     odd = np.concatenate([np.arange(count) % 2 for count in [(people == name).sum() for name in names]]) > 0
     stream, other = rows[~odd], rows[odd]
     judged = val.plain[other], people[other]
-    seeds = range(max(1, round(2 * setting.share)))
+    seeds = range(max(1, round(3 * setting.share)))
     found = {way: [labeled(way, val.plain[stream], people[stream], judged, seed) for seed in seeds] for way in WAYS}
-    right = {way: np.mean([rows for rows, _ in runs], axis=0) for way, runs in found.items()}
+    right = {way: np.mean([rows for rows, _, _ in runs], axis=0) for way, runs in found.items()}
+    answers, paced = ({way: np.mean([run[k] for run in runs]) for way, runs in found.items()} for k in (1, 2))
     full = SelfPacedLabels(val.plain[stream], pace=0.0, growth=0.0)
     for row, name in enumerate(people[stream]):
         full.tell(row, int(name))
     full.learn()
     all_right = (np.array(full.identify(judged[0])) == judged[1]).astype(float)
-    total = found["aspl"][0][1]
     note = (
         f"{len(other)} other pictures of {NAMED} people of Market-1501 val; {len(stream)} pictures come in, one of "
-        f"each of {KNOWN} people is known, then {ROUNDS} rounds of {ANSWERS} answers, {total} labels in the end; "
-        f"{len(seeds)} draws"
+        f"each of {KNOWN} people is known, then {ROUNDS} rounds of {ANSWERS} answers; seeds "
+        f"of the draws {told_seeds(seeds)}"
     )
-    told = {
+    ways = {
         "aspl": "ASPL", "active": "questions alone", "random": "random questions alone",
-        "paced": "self-paced labels alone, no question", "aspl_wrong": f"ASPL, {100 * WRONG:.0f} % of answers wrong",
+        "random_paced": "random questions and self-paced labels", "paced": "self-paced labels alone, no question",
+        "aspl_wrong": f"ASPL, {100 * WRONG:.0f} % of answers wrong",
         "active_wrong": f"questions alone, {100 * WRONG:.0f} % of answers wrong",
     }  # fmt: skip
+    told = {
+        way: f"{label} ({answers[way]:.0f} answers and {paced[way]:.0f} self-paced labels in the end)"
+        for way, label in ways.items()
+    }
     whose = judged[1]
 
     def add(name: str, values: np.ndarray, unit: str, note: str, against: tuple[str, float] | None = None) -> None:
@@ -615,20 +630,22 @@ def aspl(evidence: Evidence, setting: Setting) -> None:
         add(f"{way}_accuracy", values[-1], "%", f"{told[way]}, after the last round; {note}", every)
         add(f"{way}_curve", values.mean(axis=0), "%", f"{told[way]}, mean of the rounds; {note}", every)
     add("full_accuracy", all_right, "%", f"labels for all {len(stream)} pictures; {note}")
-    for way in ("active", "random", "paced"):
+    for way in ("active", "random", "random_paced", "paced"):
         ahead = right["aspl"].mean(axis=0) - right[way].mean(axis=0)
         name = "claim" if way == "active" else f"ahead_of_{way}"
-        add(name, ahead, "points", f"mean of the rounds, ahead of {told[way]}, paired by picture")
+        compared = f"mean of the rounds, {told['aspl']} ahead of {told[way]}, paired by picture; {note}"
+        add(name, ahead, "points", compared, (ways[way], 100 * float(right[way].mean())))
     lost = [(right[way] - right[f"{way}_wrong"]).mean(axis=0) for way in ("active", "aspl")]
     add(
         "wrong_answers_cost_less",
         lost[0] - lost[1],
         "points",
-        "by how much less wrong answers cost than with questions alone",
+        f"by how much less wrong answers cost than with questions alone, mean of the rounds, paired by picture; {note}",
+        (ways["active"], 100 * float(lost[0].mean())),
     )
     evidence.add(
-        "reid.aspl.labels_share", 100 * total / len(stream), "%", n=len(stream),
-        note="answers in the end over pictures that came in",
+        "reid.aspl.labels_share", 100 * answers["aspl"] / len(stream), "%", n=len(stream),
+        note=f"answers in the end over pictures that came in; {note}",
     )  # fmt: skip
 
 
