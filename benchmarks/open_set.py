@@ -25,7 +25,8 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -925,7 +926,11 @@ TASKS: dict[str, dict[str, Any]] = {
     "without_color": {"color": 0.0},
     "without_attributes": {"attributes": 0.0},
 }
-ASKED_WORDS = {"coat_color": "a person in a {} coat", "top_color": "a person in a {} top", "bag": "a person with a {}"}
+#: Figure → attributes, one at a time, with the words that ask for a value.
+ASKED_WORDS: dict[str, dict[str, str]] = {
+    "colors": {"coat_color": "a person in a {} coat", "top_color": "a person in a {} top"},
+    "bags": {"bag": "a person with a {}"},
+}
 
 
 #: People of the data that body-world was made with, those that it was judged on among them, as its recipe begins:
@@ -940,6 +945,42 @@ def check_unseen(people: np.ndarray) -> None:
             f"{len(seen)} people who are to be judged, such as {seen[0]}, are of those that body-world was made with.",
             "Judge others: `ipse world dataset recipes/base/bodies.yaml` renders people from 20000 on.",
         )
+
+
+def showing(facts: Sequence[Mapping[str, str]], attribute: str) -> np.ndarray:
+    """Rows of the pictures that show an attribute."""
+    return np.flatnonzero([known.get(attribute, "none") != "none" for known in facts])
+
+
+def told_attributes(
+    network: Any, seen: np.ndarray, facts: Sequence[Mapping[str, str]], asks: Mapping[str, str]
+) -> np.ndarray:
+    """(M,) whether attributes are told rightly by the nearest of their values in words, attribute after attribute.
+
+    Parameters
+    ----------
+    network
+        As `ipse.training.plip.open_words` gives.
+    seen
+        (N, D) vectors of pictures.
+    facts
+        What each shows; those that do not show an attribute are not asked for it.
+    asks
+        Attribute → words for a value.
+    """
+    right = []
+    for attribute, form in asks.items():
+        rows = showing(facts, attribute)
+        values, true = np.unique([facts[row][attribute] for row in rows], return_inverse=True)
+        likeness = seen[rows] @ network.encode_texts([form.format(value) for value in values]).T
+        right.append(likeness.argmax(axis=1) == true)
+    return np.concatenate(right).astype(float)
+
+
+def commonest(facts: Sequence[Mapping[str, str]], attributes: Iterable[str]) -> float:
+    """How often who always says the commonest value of an attribute is right."""
+    values = [[facts[row][name] for row in showing(facts, name)] for name in attributes]
+    return sum(max(Counter(some).values()) for some in values) / sum(map(len, values))
 
 
 def plip(evidence: Evidence, setting: Setting) -> None:
@@ -969,9 +1010,9 @@ def plip(evidence: Evidence, setting: Setting) -> None:
     people, labels = judged.people, judged.labels
     count = len(np.unique(people))
     queries = np.array([texts[0] for texts in judged.captions])
-    asks = {
-        name: (sorted({facts[name] for facts in judged.facts if facts.get(name, "none") != "none"}), form)
-        for name, form in ASKED_WORDS.items()
+    shown = {
+        figure: np.concatenate([showing(judged.facts, attribute) for attribute in asks])
+        for figure, asks in ASKED_WORDS.items()
     }
     measured: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
     for name, weights in runs.items():
@@ -981,45 +1022,45 @@ def plip(evidence: Evidence, setting: Setting) -> None:
         # A caption's own picture does not count: another of the same person on the same day must come first.
         np.fill_diagonal(likeness, -np.inf)
         hits = (labels[likeness.argmax(axis=1)] == labels).astype(float)
-        told, whose = [], []
-        for attribute, (values, form) in asks.items():
-            rows = np.flatnonzero([facts.get(attribute) in values for facts in judged.facts])
-            best = (seen[rows] @ network.encode_texts([form.format(value) for value in values]).T).argmax(axis=1)
-            told.append(
-                np.array([judged.facts[row][attribute] == values[b] for row, b in zip(rows, best, strict=True)])
-            )
-            whose.append(people[rows])
         half = np.arange(len(people)) % 2 == 0
         columns = [{"person": labels[side]} for side in (half, ~half)]
         precision = evaluate(Features(seen[half], seen[~half]), *columns).precisions["market"]
         measured[name] = {
-            "text_rank1": (hits, people), "attributes": (np.concatenate(told).astype(float), np.concatenate(whose)),
-            "map": (precision, people[half]),
+            "text_rank1": (hits, people), "map": (precision, people[half]),
+            **{
+                figure: (told_attributes(network, seen, judged.facts, asks), people[shown[figure]])
+                for figure, asks in ASKED_WORDS.items()
+            },
         }  # fmt: skip
     about = (
         f"{len(judged)} pictures of {count} world people, {len(learned)} others learned from, {setting.steps(800)} "
-        "steps from body-world's filters, one seed"
+        "steps from body-world's filters, training seed {Plan().seed}"
     )
     means = {
         "text_rank1": "a caption's nearest other picture shows its person on the same day",
-        "attributes": f"zero-shot: {', '.join(asks)} by the nearest of all values in words",
         "map": "mAP between pictures of a person on one day",
+        "colors": "zero-shot: the color of a coat and that of a top, each by the nearest of all colors in words",
+        "bags": "zero-shot: the kind of a bag by the nearest of all kinds in words",
     }
     for name, figures in measured.items():
         for figure, (values, whose) in figures.items():
             value, interval = percent(np.nanmean(values), bootstrap_ci(values, whose))
+            label, count = name.replace("_", " "), len(np.unique(whose))
+            chance = commonest(judged.facts, ASKED_WORDS[figure]) if figure in ASKED_WORDS else None
             evidence.add(
                 f"reid.plip.{'' if name == 'plip' else name + '.'}{figure}", value, "%", n=count, ci95=interval,
-                note=f"{name.replace('_', ' ')}; {means[figure]}; {about}",
+                against=None if chance is None else ("always the commonest value", 100 * chance),
+                note=f"{label}; {means[figure]}; {about}",
             )  # fmt: skip
             if name == "plip":
                 continue
             ahead = measured["plip"][figure][0] - values
+            theirs = label, value
             value, interval = percent(ahead.mean(), bootstrap_ci(ahead, whose))
             final = "claim" if (name, figure) == ("instance", "text_rank1") else f"ahead_of_{name}.{figure}"
             evidence.add(
-                f"reid.plip.{final}", value, "points", n=count, ci95=interval,
-                note=f"{figure}, all three tasks ahead of {name.replace('_', ' ')}, paired by picture",
+                f"reid.plip.{final}", value, "points", n=count, ci95=interval, against=theirs,
+                note=f"{means[figure]}; all three tasks ahead of {label}, paired by picture; {about}",
             )  # fmt: skip
 
 

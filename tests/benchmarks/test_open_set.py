@@ -94,3 +94,19 @@ def test_a_probe_tells_content_of_hands_that_it_does_not_know():
     content[:, 0] += 4 * half
     assert open_set.halves_told(content, half, where, who).mean() > 0.9
     assert abs(open_set.halves_told(hands, half, where, who).mean() - 0.5) < 0.1
+
+
+def test_single_attributes_are_asked_of_pictures_that_show_them():
+    class Network:
+        """Words by what they end with."""
+
+        def encode_texts(self, texts):
+            return np.array([[text.endswith("red coat"), text.endswith("blue coat")] for text in texts], float)
+
+    facts = [{"coat_color": "red"}, {"coat_color": "blue"}, {"bag": "none"}, {"coat_color": "red"}]
+    seen = np.array([[1.0, 0], [0, 1], [0, 1], [0, 1]])
+    assert open_set.showing(facts, "coat_color").tolist() == [0, 1, 3]
+    assert open_set.showing(facts, "bag").tolist() == []
+    asks = {"coat_color": "a person in a {} coat"}
+    assert open_set.told_attributes(Network(), seen, facts, asks).tolist() == [1, 1, 0]
+    assert open_set.commonest(facts, asks) == pytest.approx(2 / 3)
