@@ -7,7 +7,8 @@ rankme: runs of one recipe that differ in losses, ranked by RankMe on pictures o
 encoders beside them.
 relreps: a gallery of one encoder searched by another, by shared anchors and directly.
 sesa: world people by named dimensions, beside dense ones and attributes alone; --faces names what
-`ipse world dataset recipes/world/faces.yaml` wrote.
+`ipse world dataset recipes/world/faces.yaml --start 600000 --people 400 --shots 2` wrote. People that face-world, whose
+features it learns from, was trained on are refused.
 fastrp: embeddings of nodes beside DeepWalk, on a graph with planted communities and on the neighbor graph of val.
 irwe: roles and places of nodes, planted and on that graph, also of nodes that come later.
 
@@ -36,6 +37,7 @@ from ipse._files import atomic_write
 from ipse.attributes.sesa import explicit_space
 from ipse.encoders import ShippedEncoder
 from ipse.encoders.stripes import hsv_stripes
+from ipse.errors import DataError
 from ipse.faces import Face, align
 from ipse.gallery.fastrp import fastrp as embed_nodes
 from ipse.gallery.fastrp import projection
@@ -57,7 +59,7 @@ class Setting(reid.Setting):
     Attributes
     ----------
     faces
-        Folder of world people to learn from, or None.
+        A data set of world people whom face-world does not know, to learn from, or None.
     """
 
     faces: Path | None
@@ -306,7 +308,24 @@ def relreps(evidence: Evidence, setting: Setting) -> None:
 
 # -- named dimensions --------------------------------------------------------------------------------------------------
 
-DIMENSIONS, TAUGHT = 48, 400
+DIMENSIONS = 48
+#: People of the data that face-world was made with, those that it was judged on among them, as its recipe begins:
+#: ``ipse world dataset recipes/world/faces.yaml``; its record counts 1900 and 100.
+BEGUN_WITH = range(1000, 3000)
+
+
+def check_fresh(people: np.ndarray) -> None:
+    """Raise a `DataError` if dimensions would be learned from people whom face-world knows, or who are to be judged.
+
+    Features of people that an encoder was trained on are not what it makes of others, and a layer learned from them
+    would lean on the difference.
+    """
+    known = [who for who in people.tolist() if who in BEGUN_WITH or who >= reid.CHOSEN]
+    if known:
+        raise DataError(
+            f"{len(known)} people, such as {known[0]}, are of those that face-world was made with, or to be judged.",
+            "`ipse world dataset recipes/world/faces.yaml --start 600000 --people 400 --shots 2` renders others.",
+        )
 
 
 def readable(trait: str) -> str:
@@ -316,16 +335,19 @@ def readable(trait: str) -> str:
 
 
 def taught_faces(setting: Setting) -> tuple[np.ndarray, np.ndarray, list[str], np.ndarray]:
-    """face-world's features of `TAUGHT` people, whose they are, names of traits and their standardized values."""
+    """face-world's features of people it does not know, whose they are, names of traits and their standardized values.
+
+    Raises
+    ------
+    DataError
+        As `check_fresh`.
+    """
     from ipse.training.data import Cut, pack
 
     assert setting.faces
     chips = pack(setting.faces, Cut("arcface112", (112, 112)), setting.cache / "packs")
-    people = np.unique(chips.column("person"))
-    chips = chips.choose(np.flatnonzero(np.isin(chips.column("person"), people[-TAUGHT:])))
-    # Two pictures of each of three Looks.
-    chips = chips.choose(np.flatnonzero(chips.column("shot") % 2 == 0))
-    path = setting.cache / f"taught-{chips.fingerprint[:12]}-{TAUGHT}.npy"
+    check_fresh(np.unique(chips.column("person")))
+    path = setting.cache / f"taught-{chips.fingerprint[:12]}.npy"
     if not path.exists():
         encoder = ShippedEncoder("face-world", threads=1)
         with atomic_write(path) as file:
@@ -368,7 +390,7 @@ def sesa(evidence: Evidence, setting: Setting) -> None:
     }
     about = (
         f"{len(seen['person'])} pictures of {2 * setting.couples} world people in the clothes of two days; "
-        f"{DIMENSIONS} dimensions learned on {TAUGHT} others from features of face-world"
+        f"{DIMENSIONS} dimensions learned, seed 0, on {len(np.unique(people))} others, whom face-world does not know"
     )
     notes = {
         "explicit": "named dimensions, trained to rank and to tell their attribute",
@@ -569,7 +591,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", choices=tuple(PARTS), nargs="+", help="these parts; other figures stay")
     parser.add_argument("--shared", type=Path, help="the folder of real photographs")
     parser.add_argument("--market-run", type=Path, help="the folder of a training on Market-1501")
-    parser.add_argument("--faces", type=Path, help="the folder of world people to learn from")
+    parser.add_argument("--faces", type=Path, help="a data set of recipes/world/faces.yaml, people from 600000 on")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "ipse-embeddings")
     parser.add_argument("--couples", type=int, default=40, help="of world people")
     given = vars(parser.parse_args(arguments))

@@ -1,5 +1,6 @@
 """The benchmark of what is known of an embedding: its statistics and its reference, not its features."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -12,6 +13,8 @@ pytest.importorskip("onnx")
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import embeddings
+from ipse import zoo
+from ipse.errors import DataError
 from ipse.measure import Features, evaluate
 
 
@@ -54,3 +57,12 @@ def test_names_of_traits_can_be_read():
     assert embeddings.readable("shape.nose-width1-incr") == "nose width"
     assert embeddings.readable("shape.l-eye-scale-incr") == "eye scale"
     assert embeddings.readable("age") == "age"
+
+
+def test_dimensions_are_learned_from_people_whom_the_encoder_does_not_know():
+    record = json.loads((Path(zoo.__file__).parent / "shipped" / "face-world.json").read_text())["training"]
+    assert record["people"] + record["judged_people"] == len(embeddings.BEGUN_WITH)
+    embeddings.check_fresh(np.arange(600_000, 600_400))
+    for person in (1000, 2999, 700_000, 900_000):
+        with pytest.raises(DataError, match="600000"):
+            embeddings.check_fresh(np.array([600_000, person]))
