@@ -12,11 +12,14 @@ pavenet: drawers of Omniglot by strings of any characters, beside warping and th
 plip: words for world bodies: text to person, attributes, picture to picture; beside contrast between instances, and
 without each task. --bodies names what `ipse world dataset recipes/base/bodies.yaml` wrote, people from number 20000 on;
 its last fifth of the files is judged. People that body-world, the network it begins with, was trained on are refused.
+find_text: sentences that look for somebody in a folder of world people whom the network never saw, by
+`ipse train words` and `ipse find --text` as they come. --crops names what
+`ipse world dataset recipes/world/bodies.yaml` wrote, to learn from.
 proton: ears of AWE, people in three folds; each fold is judged by networks that were trained on the two others. ProtoN
 beside prototypical networks, and beside the same backbone fine-tuned as a classifier; equal steps, batches and
 pictures.
 
-    python benchmarks/open_set.py --shared data --market-run runs/market1501 --faces faces --bodies bodies  # everything
+    python benchmarks/open_set.py --shared data --market-run runs/market1501 --faces faces --bodies bodies --crops crops
     python benchmarks/open_set.py --shared data --work work --only proton     # one part
     python benchmarks/open_set.py --shared data --work trial --share 0.02     # a trial: few steps, nothing is written
 """
@@ -24,9 +27,12 @@ pictures.
 from __future__ import annotations
 
 import argparse
+import io
+import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -42,6 +48,8 @@ import reid
 import systems
 from encoders import percent
 from ipse._files import atomic_write
+from ipse.cli.find_text import find_text
+from ipse.cli.train_words import words as train_words
 from ipse.errors import DataError
 from ipse.gallery.aspl import SelfPacedLabels
 from ipse.gallery.coarse import CoarseToFine
@@ -54,7 +62,10 @@ from ipse.measure.retrieval import evaluate
 from ipse.measure.verification import bootstrap_pairs, equal_error_rate
 from ipse.training.loop import with_steps
 from ipse.training.pavenet import WriterVerifier, path_features, trace
+from ipse.training.plip import Plan, fit_words, open_words, read_described, run_fingerprint
 from ipse.training.recipe import TrainRecipe
+from ipse.world.caption import article
+from ipse.world.dataset import read_dataset, write_dataset
 from trials import trained
 
 
@@ -78,6 +89,8 @@ class Setting:
         A data set of recipes/world/faces.yaml, or None.
     bodies
         A data set of recipes/base/bodies.yaml, or None.
+    crops
+        A data set of recipes/world/bodies.yaml, or None.
     folds
         Of ears that are judged.
     """
@@ -89,6 +102,7 @@ class Setting:
     cache: Path
     faces: Path | None
     bodies: Path | None
+    crops: Path | None
     folds: int
 
     @property
@@ -985,8 +999,6 @@ def commonest(facts: Sequence[Mapping[str, str]], attributes: Iterable[str]) -> 
 
 def plip(evidence: Evidence, setting: Setting) -> None:
     """Add text to person, attributes and picture to picture for all tasks, contrast alone, and all but one."""
-    from ipse.training.plip import Plan, fit_words, open_words, read_described, run_fingerprint
-
     assert setting.bodies
     paths = len(list(setting.bodies.glob("data/*.parquet")))
     size = tuple(Plan().network["size"])
@@ -1064,6 +1076,88 @@ def plip(evidence: Evidence, setting: Setting) -> None:
             )  # fmt: skip
 
 
+# -- a sentence --------------------------------------------------------------------------------------------------------
+
+SEARCHED, TRIED, CROPS = 900_000, 890_000, 400
+"""First person of the gallery, and of that of a trial; and how many people are in it, in one Look each."""
+CROPS_RECIPE = Path(__file__).parents[1] / "recipes" / "world" / "bodies.yaml"
+SPOKEN = {"male": "man", "female": "woman", "tshirt": "T-shirt", "tanktop": "tank top"}
+YOUNG = ("child", "teen")
+
+
+def sentence(facts: Mapping[str, str]) -> tuple[str, dict[str, str]] | None:
+    """How somebody of whom a picture has these facts is looked for, and the facts that a picture must have to fit.
+
+    None where it shows too little: an adult's gender, kind and color of what is worn above, and a bag are wanted.
+    """
+    worn = next((name for name in ("coat", "dress", "top") if name in facts), "")
+    names = ["gender", worn, f"{worn}_color", "bag"]
+    if not set(names) <= facts.keys() or facts.get("age_group") in YOUNG:
+        return None
+    gender, kind, color, bag = (SPOKEN.get(facts[name], facts[name]) for name in names)
+    return f"{article(gender)} in {article(f'{color} {kind}')} with {article(bag)}", {n: facts[n] for n in names}
+
+
+def fits(facts: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    """Whether a picture shows an adult with all that is wanted; what it does not show surely does not count."""
+    return wanted.items() <= facts.items() and facts.get("age_group") not in YOUNG
+
+
+def searched(text: str, folder: Path, words: Path) -> list[str]:
+    """Names of the pictures in the order that ``ipse find FOLDER --text TEXT --json`` gives."""
+    with redirect_stdout(io.StringIO()) as told:
+        find_text(text, [folder], words, None, True)
+    lines = [json.loads(line) for line in told.getvalue().splitlines()]
+    return [Path(line["path"]).name for line in lines if "path" in line]
+
+
+def sentences(evidence: Evidence, setting: Setting) -> None:
+    """Add how often the first pictures that ``ipse find --text`` names fit a sentence, by the commands of the docs."""
+    assert setting.crops
+    steps = setting.steps(Plan().steps)
+    words = setting.work / "runs" / f"find-{steps}"
+    train_words(setting.crops, words, steps=steps)
+    learned = np.unique(read_dataset(setting.crops).table(["person"])["person"])
+
+    start = SEARCHED if setting.share == 1 else TRIED
+    made, folder = setting.work / f"crops-{start}", setting.work / f"crops-{start}-pictures"
+    write_dataset(CROPS_RECIPE, made, people=max(60, round(setting.share * CROPS)), looks=1, shots=4, start=start)
+    folder.mkdir(exist_ok=True)
+    known, people = {}, {}
+    for number, record in enumerate(read_dataset(made).records(truth=True)):
+        name = f"{number:05d}.jpg"
+        (folder / name).write_bytes(record.image)
+        known[name], people[name] = json.loads(record.truth["facts"]), record.person
+    # One sentence a person, from the first picture that shows enough.
+    asked: dict[int, tuple[str, dict[str, str]]] = {}
+    for name, facts in known.items():
+        if people[name] not in asked and (said := sentence(facts)):
+            asked[people[name]] = said
+    found = {text: searched(text, folder, words / "words.safetensors") for text in dict(asked.values())}
+    fitting = [np.array([fits(known[name], wanted) for name in found[text]], float) for text, wanted in asked.values()]
+    about = (
+        f"{len(asked)} sentences such as “{next(iter(found))}”, each true of a person in the gallery: {len(known)} "
+        f"pictures of {len(set(people.values()))} world people from {start:,} on, in one Look each; a picture fits "
+        "that shows all that is said; interval over the people asked for; the network of `ipse train words`: "
+        f"{steps} steps on {len(learned)} other people, training seed {Plan().seed}"
+    )
+    base = 100 * float(np.mean([row.mean() for row in fitting]))
+    for first in (1, 5):
+        best = 100 * float(np.mean([min(row.sum(), first) / first for row in fitting]))
+        values = np.array([row[:first].mean() for row in fitting])
+        value, interval = percent(values.mean(), bootstrap_ci(values))
+        evidence.add(
+            f"reid.find_text.precision{first}", value, "%", n=len(asked), ci95=interval, against=("base rate", base),
+            note=f"share of the first {first} that fit; {best:.1f} % could be reached; {about}",
+        )  # fmt: skip
+    values = np.array([row.mean() for row in fitting])
+    value, interval = percent(values.mean(), bootstrap_ci(values))
+    evidence.add(
+        "reid.find_text.base_rate", value, "%", n=len(asked), ci95=interval,
+        note=f"share of the gallery that fits; {about}",
+    )  # fmt: skip
+
+
 PARTS = {
     "proton": proton,
     "gaitenroll": gaitenroll,
@@ -1071,6 +1165,7 @@ PARTS = {
     "starbucks": starbucks,
     "pavenet": pavenet,
     "plip": plip,
+    "find_text": sentences,
 }
 
 
@@ -1082,6 +1177,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--market-run", type=Path, help="the folder of a training on Market-1501")
     parser.add_argument("--faces", type=Path, help="a data set of recipes/world/faces.yaml")
     parser.add_argument("--bodies", type=Path, help="a data set of recipes/base/bodies.yaml")
+    parser.add_argument("--crops", type=Path, help="a data set of recipes/world/bodies.yaml")
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "ipse-reid")
     parser.add_argument("--folds", type=int, choices=range(1, FOLDS + 1), default=FOLDS, help="of ears, to be judged")
     parser.add_argument("--share", type=float, default=1.0, help="of the steps; below 1 nothing is written")
@@ -1090,7 +1186,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     setting = Setting(**given)
     if {"gaitenroll", "aspl"} & set(only) and not setting.market_run:
         parser.error("gaitenroll and aspl need --market-run")
-    for part, folder in (("starbucks", "faces"), ("plip", "bodies")):
+    for part, folder in (("starbucks", "faces"), ("plip", "bodies"), ("find_text", "crops")):
         if part in only and not getattr(setting, folder):
             parser.error(f"{part} needs --{folder}")
     torch.set_num_threads(1)

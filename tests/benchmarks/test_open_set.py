@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("torch")
 pytest.importorskip("kornia")
@@ -110,3 +111,38 @@ def test_single_attributes_are_asked_of_pictures_that_show_them():
     asks = {"coat_color": "a person in a {} coat"}
     assert open_set.told_attributes(Network(), seen, facts, asks).tolist() == [1, 1, 0]
     assert open_set.commonest(facts, asks) == pytest.approx(2 / 3)
+
+
+def test_a_sentence_says_what_a_picture_must_show_to_fit():
+    facts = {"gender": "male", "age_group": "young", "coat": "coat", "coat_color": "orange", "top": "shirt"}
+    assert open_set.sentence(facts) is None
+    facts |= {"bag": "backpack", "bag_color": "blue"}
+    said, wanted = open_set.sentence(facts)
+    assert said == "a man in an orange coat with a backpack"
+    assert open_set.fits(facts, wanted) and open_set.fits({**facts, "age_group": "elder"}, wanted)
+    for changed in ({"coat_color": "red"}, {"bag": "handbag"}, {"gender": "female"}, {"age_group": "child"}):
+        assert not open_set.fits(facts | changed, wanted)
+    assert open_set.sentence({**facts, "age_group": "teen"}) is None
+    # What is worn above hides what is below, whatever its color.
+    assert open_set.sentence({k: v for k, v in facts.items() if k != "coat_color"} | {"top_color": "red"}) is None
+    seen = {"gender": "female", "top": "tshirt", "top_color": "light blue", "bag": "handbag"}
+    assert open_set.sentence(seen)[0] == "a woman in a light blue T-shirt with a handbag"
+
+
+def test_a_sentence_is_searched_as_the_command_does(tmp_path):
+    import torch
+
+    from ipse.training.plip import PersonWords, Plan, Vocabulary
+
+    torch.manual_seed(0)
+    small = {"backbone": "iresnet", "depths": [1, 1, 1, 1], "width": 0.125, "stem": 2, "dim": 16, "size": [32, 16]}
+    network = PersonWords(Plan(network=small, dim=8, width=16, layers=1), Vocabulary(("man", "red"), frozenset()))
+    network.eval().save(tmp_path / "words.safetensors")
+    network = open_set.open_words(tmp_path / "words.safetensors")
+    pictures = np.random.default_rng(0).integers(0, 256, (5, 32, 16, 3), np.uint8)
+    (tmp_path / "crops").mkdir()
+    for number, picture in enumerate(pictures):
+        Image.fromarray(picture).save(tmp_path / "crops" / f"{number}.png")
+    likeness = network.encode_pictures(list(pictures)) @ network.encode_texts(["a red man"])[0]
+    found = open_set.searched("a red man", tmp_path / "crops", tmp_path / "words.safetensors")
+    assert found == [f"{number}.png" for number in np.argsort(-likeness)]
