@@ -305,7 +305,7 @@ def add_trials(evidence: Evidence, name: str, ours: Trials, note: str, beside: t
         value, interval = percent(ahead.mean(), bootstrap_ci(ahead, ours.people))
         evidence.add(
             f"{name}rank1_ahead", value, "points", n=count, ci95=interval,
-            note=f"rank-1, ahead of {label}, paired by query",
+            note=f"rank-1, ahead of {label}, paired by query; {note}",
         )  # fmt: skip
         value, interval = percent(
             rates[1] - rates[0],
@@ -313,7 +313,7 @@ def add_trials(evidence: Evidence, name: str, ours: Trials, note: str, beside: t
         )
         evidence.add(
             f"{name}eer_less", value, "points", n=count, ci95=interval,
-            note=f"equal error rate, below {label}, paired by pair",
+            note=f"equal error rate, below {label}, paired by pair; {note}",
         )  # fmt: skip
 
 
@@ -342,7 +342,8 @@ def proton(evidence: Evidence, setting: Setting) -> None:
     about = (
         f"{len(folds)} people of AWE in {FOLDS} folds, trained on two and judged on the third, {count} people in "
         f"{setting.folds} of the folds; {ASKED} queries of one picture a person, {DRAWS} draws; {EARS['steps']} steps "
-        "from face-world's filters; one threshold for all"
+        f"from face-world's filters; training seeds {told_seeds(range(setting.folds))}, one a fold; one "
+        "threshold for all"
     )
     told = {
         "single": "fine-tuned as a classifier, the nearest of all impressions",
@@ -365,14 +366,15 @@ def proton(evidence: Evidence, setting: Setting) -> None:
             value, interval = percent(ahead.mean(), bootstrap_ci(ahead, results[name, shots].people))
             evidence.add(
                 f"reid.proton.shots{shots}.ahead_of_{name}", value, "points", n=count, ci95=interval,
-                note=f"rank-1, ProtoN ahead of: {told[name]}; paired by query",
+                note=f"rank-1, ProtoN ahead of: {told[name]}; paired by query; {shots} impressions a person; {about}",
             )  # fmt: skip
     gains = [results["proton", shots].hits - results["protonet", shots].hits for shots in (SHOTS[0], SHOTS[-1])]
     grown = gains[1] - gains[0]
     value, interval = percent(grown.mean(), bootstrap_ci(grown, results["proton", SHOTS[0]].people))
     evidence.add(
         "reid.proton.claim", value, "points", n=count, ci95=interval,
-        note=f"by how much the lead over prototypical networks grows from {SHOTS[0]} impression to {SHOTS[-1]}",
+        note=f"by how much the lead over prototypical networks grows from {SHOTS[0]} impression to {SHOTS[-1]}, paired "
+        f"by query; {about}",
     )  # fmt: skip
 
 
@@ -503,7 +505,8 @@ def add_enrollments(
     whose, count = table[:, 5], len(np.unique(table[:, 5]))
     note = (
         f"{about}; learned on galleries of 5 to 60 people of Market-1501 train; mean F1 of known and new over "
-        f"galleries of (people, pictures each, share new): {', '.join(map(str, galleries))}, ten each"
+        f"galleries of (people, pictures each, share new): {', '.join(map(str, galleries))}, ten draws each; training "
+        "seed 0"
     )
     ways = {
         "": (1, "GaitEnroll"),
@@ -521,7 +524,7 @@ def add_enrollments(
             value, interval = percent(mean_f1(table, 1) - mean_f1(table, way), interval)
             evidence.add(
                 claim if claim and way == 2 else f"{path}ahead_of_{label.rstrip('_')}", value, "points", n=count,
-                ci95=interval, note=f"F1, ahead of {told}, paired by probe; {about}",
+                ci95=interval, note=f"F1, ahead of {told}, paired by probe; {note}",
             )  # fmt: skip
     return error
 
@@ -543,7 +546,8 @@ def gaitenroll(evidence: Evidence, setting: Setting) -> None:
         errors.append(add_enrollments(evidence, path, learned, judged, GALLERIES[name], about, claim))
     evidence.add(
         "reid.gaitenroll.permutation_error", max(errors), n=len(asked),
-        note="largest change of a chance where the gallery is in another order",
+        note="largest change of a chance where the gallery is in another order, over all galleries of people of "
+        "Market-1501 val and of world people; training seed 0",
     )  # fmt: skip
 
 
@@ -725,17 +729,23 @@ def starbucks(evidence: Evidence, setting: Setting) -> None:
         value, interval = percent(values.mean(), bootstrap_ci(values, people))
         evidence.add(f"reid.starbucks.{name}", value, unit, n=count, ci95=interval, against=against, note=note)
 
-    about = f"mAP across Looks, {len(pictures)} pictures of {count} world people; {len(seeds)} training seeds"
+    about = f"mAP across Looks, {len(pictures)} pictures of {count} world people; training seeds {told_seeds(seeds)}"
     for number, (stage, size) in enumerate(PAIRS):
         ours, others = of_slice("fixed", number), of_slice("random", number)
         alone = of_slice(f"alone{number + 1}", number)
         label = f"{stage} stages, {size} numbers"
         add(f"stage{stage}.map", ours, "%", f"{label}; {about}", ("a network trained alone", 100 * float(alone.mean())))
         add(f"stage{stage}.random_map", others, "%", f"{label}, random slices; {about}")
-        add(f"stage{stage}.ahead_of_random", ours - others, "points", f"{label}, ahead of random slices, paired")
         add(
-            f"stage{stage}.ahead_of_alone", ours - alone, "points", f"{label}, ahead of a network trained alone, paired"
-        )
+            f"stage{stage}.ahead_of_random", ours - others, "points",
+            f"{label}, ahead of random slices, paired by query; {about}",
+            ("random slices", 100 * float(others.mean())),
+        )  # fmt: skip
+        add(
+            f"stage{stage}.ahead_of_alone", ours - alone, "points",
+            f"{label}, ahead of a network trained alone, paired by query; {about}",
+            ("a network trained alone", 100 * float(alone.mean())),
+        )  # fmt: skip
     fine = [run[-1] for run in found["fixed"]]
     coarse = [run[0] for run in found["fixed"]]
     searches = [
