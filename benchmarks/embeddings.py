@@ -3,8 +3,8 @@
 Market-1501 val and what a query must not see are those of benchmarks/encoders.py; whatever is learned or chosen comes
 from Market-1501 train, or from world people before number 800,000.
 
-rankme: runs of one recipe that differ in losses, ranked by RankMe on pictures of train and by mAP on val; and other
-encoders beside them.
+rankme: runs of one recipe that differ in losses, ranked by RankMe on pictures of train and by mAP on val; networks that
+learn from the same pictures without labels, ranked in the same way; and other encoders beside them.
 relreps: a gallery of one encoder searched by another, by shared anchors and directly.
 sesa: world people by named dimensions, beside dense ones and attributes alone; --faces names what
 `ipse world dataset recipes/world/faces.yaml --start 600000 --people 400 --shots 2` wrote. People that face-world, whose
@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.progress import track
 
 import reid
 from encoders import check_market_run, percent
@@ -44,7 +45,7 @@ from ipse.gallery.fastrp import projection
 from ipse.gallery.graph import nearest_graph, random_walks
 from ipse.gallery.irwe import Irwe
 from ipse.gallery.relative import relative
-from ipse.images import read_image
+from ipse.images import read_image, resize
 from ipse.measure import Evidence, Features, Retrieval, bootstrap_ci, evaluate, rankme
 from ipse.measure.datasets import open_dataset
 from ipse.measure.verification import all_pairs
@@ -87,6 +88,23 @@ FAMILY: dict[str, dict[str, dict[str, Any]]] = {
 }
 DIM, STEPS, SAMPLE = 128, 200, 2000
 
+#: Runs without labels, from noise: SimCLR (Chen et al. 2020) by its temperature and its highest learning rate; all else
+#: is the same. One method, for the paper compares no others.
+LABEL_FREE: dict[str, tuple[float, float]] = {
+    f"temperature {temperature:g}, rate {rate:g}": (temperature, rate)
+    for temperature in (0.03, 0.07, 0.15, 0.3, 0.6, 1.2)
+    for rate in (2e-3, 5e-4)
+}
+SMALL, VIEWED, FREE_STEPS = (64, 32), 64, 400
+"""Height and width of the pictures that they see, pictures in a batch, each in two views, and steps."""
+VIEWS: dict[str, dict[str, Any]] = {
+    "geometry": {"turn": 8.0, "scale": 0.25, "shift": 0.1, "flip": 0.5},
+    "color": {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.05},
+    "gray": {"p": 0.1},
+    "blur": {},
+    "erase": {},
+}
+
 
 def head(
     losses: Mapping[str, Any], batches: Sequence[np.ndarray], train: reid.Seen, val: reid.Seen
@@ -117,6 +135,60 @@ def head(
         return layer(pictures).numpy(), layer(inputs(val)).numpy()
 
 
+def label_free(name: str, pictures: Mapping[str, np.ndarray], cache: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings of both splits by a small network that learned from two views of pictures of train; trained once.
+
+    Parameters
+    ----------
+    name
+        Of `LABEL_FREE`.
+    pictures
+        (N, H, W, 3) uint8 of ``train`` and of ``val``.
+    cache
+        Where embeddings are kept.
+    """
+    import torch
+
+    from ipse.encoders.backbones import backbone
+    from ipse.training.augment import Augmentation
+    from ipse.training.losses import SupervisedContrastive
+    from ipse.training.samplers import ShuffledSampler
+
+    temperature, rate = LABEL_FREE[name]
+    path = cache / f"label-free-{temperature:g}-{rate:g}-{FREE_STEPS}.npz"
+    if not path.exists():
+        torch.manual_seed(0)
+        network = backbone("iresnet", depths=[1, 2, 3, 2], width=0.25, stem=1, dim=DIM, size=list(SMALL))
+        # SimCLR's loss is that of supervised contrast where every picture is a class of its own, of two views.
+        views, contrast = Augmentation(VIEWS), SupervisedContrastive(temperature)
+        optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=1e-2)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=FREE_STEPS, pct_start=0.1)
+        sampler, twice = ShuffledSampler(len(pictures["train"]), VIEWED), torch.arange(VIEWED).repeat(2)
+
+        def pixels(rows: np.ndarray) -> torch.Tensor:
+            return torch.from_numpy(rows).permute(0, 3, 1, 2).float() / 255
+
+        network.train()
+        for step in range(FREE_STEPS):
+            torch.manual_seed(step)
+            seen = pixels(pictures["train"][sampler.batch(step)])
+            loss = contrast(network(2 * torch.cat([views(seen)[0], views(seen)[0]]) - 1), twice)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+        network.eval()
+        found = {}
+        with torch.inference_mode():
+            for split, rows in pictures.items():
+                parts = [network(2 * pixels(rows[start : start + 256]) - 1) for start in range(0, len(rows), 256)]
+                found[split] = torch.cat(parts).numpy()
+        with atomic_write(path) as file:
+            np.savez(file, **found)
+    with np.load(path) as file:
+        return file["train"], file["val"]
+
+
 def flat(seen: reid.Seen) -> np.ndarray:
     """(N, P · C) float32 feature maps."""
     return seen.places.reshape(len(seen.places), -1).astype(np.float32)
@@ -143,11 +215,11 @@ def others(setting: Setting, train: reid.Seen, val: reid.Seen) -> dict[str, tupl
     return found
 
 
-def market_images(setting: Setting, split: str) -> list[np.ndarray]:
-    """The pictures of Market-1501 val, or `SAMPLE` of train, evenly of all."""
+def market_images(setting: Setting, split: str, every: bool = False) -> list[np.ndarray]:
+    """The pictures of Market-1501 val, or `SAMPLE` of train, evenly of all; `every` one of train, too, if wanted."""
     assert setting.shared
     records = list(open_dataset("market1501", setting.shared / "market1501").records(split))
-    if split == "train":
+    if split == "train" and not every:
         records = [records[row] for row in np.linspace(0, len(records) - 1, SAMPLE).astype(int)]
     return [read_image(each.image) for each in records]
 
@@ -198,27 +270,45 @@ def rank(evidence: Evidence, setting: Setting) -> None:
     # The same for all, and slower to draw than to learn from.
     batches = [sampler.batch(step) for step in range(STEPS)]
     family = {name: head(losses, batches, train, val) for name, losses in FAMILY.items()}
+    small = {
+        split: np.stack([resize(image, SMALL[1], SMALL[0]) for image in market_images(setting, split, every=True)])
+        for split in ("train", "val")
+    }
+    free = {
+        name: label_free(name, small, setting.cache)
+        for name in track(LABEL_FREE, description="learning without labels")
+    }
     every = family | others(setting, train, val)
-    results = {name: val.evaluate(Features(*val.split(features[1]))) for name, features in every.items()}
-    ranks = {name: rankme(features[0]) for name, features in every.items()}
-    ours = {name: ranks[name] for name in family}
-    about = f"RankMe on {len(train.plain)} pictures of Market-1501 train without labels, mAP on val"
+    results = {name: val.evaluate(Features(*val.split(features[1]))) for name, features in (every | free).items()}
+    ranks = {name: rankme(features[0]) for name, features in (every | free).items()}
+    about = f"RankMe on {len(train.plain)} pictures of Market-1501 train without labels, mAP on val; training seed 0"
+    kinds = {
+        "": (
+            family,
+            f"{len(family)} runs of one recipe with other losses: a layer to {DIM} numbers on the supervised encoder's "
+            f"last feature map, {STEPS} steps",
+        ),
+        "label_free_": (
+            free,
+            f"{len(free)} runs of SimCLR, which takes no labels, with other temperatures and rates: a network for "
+            f"{SMALL[0]} × {SMALL[1]} pixels and {DIM} numbers from noise, {FREE_STEPS} steps of {VIEWED} pictures in "
+            "two views",
+        ),
+    }
+    for kind, (runs, note) in kinds.items():
+        ours = {name: ranks[name] for name in runs}
+        add_spearman(evidence, f"embeddings.rankme.{kind}spearman", ours, results, f"{note}; {about}")
+        pick, best = max(ours, key=ours.__getitem__), max(ours, key=lambda name: results[name].mean_ap())
+        value, interval = percent(results[pick].mean_ap(), results[pick].figures()["mAP"][1:])
+        evidence.add(
+            f"embeddings.rankme.{kind}picked_map", value, "%", n=len(np.unique(results[pick].person)), ci95=interval,
+            against=(f"the best run, {best}", 100 * results[best].mean_ap()),
+            note=f"mAP of the run that RankMe picks, {pick}; the mean run has "
+            f"{100 * np.mean([results[name].mean_ap() for name in ours]):.1f} %; {note}; {about}",
+        )  # fmt: skip
     add_spearman(
-        evidence, "embeddings.rankme.spearman", ours, results,
-        f"{len(ours)} runs of one recipe with other losses: a layer to {DIM} numbers on the supervised encoder's last "
-        f"feature map, {STEPS} steps; {about}",
-    )  # fmt: skip
-    add_spearman(
-        evidence, "embeddings.rankme.spearman_any_encoder", ranks, results,
+        evidence, "embeddings.rankme.spearman_any_encoder", {name: ranks[name] for name in every}, results,
         f"the runs and other encoders, which the paper advises against; {about}; colors on {SAMPLE} pictures",
-    )  # fmt: skip
-    pick, best = max(ours, key=ours.__getitem__), max(ours, key=lambda name: results[name].mean_ap())
-    value, interval = percent(results[pick].mean_ap(), results[pick].figures()["mAP"][1:])
-    evidence.add(
-        "embeddings.rankme.picked_map", value, "%", n=len(np.unique(results[pick].person)), ci95=interval,
-        against=(f"the best run, {best}", 100 * results[best].mean_ap()),
-        note=f"mAP of the run that RankMe picks, {pick}; the mean run has "
-        f"{100 * np.mean([results[name].mean_ap() for name in ours]):.1f} %",
     )  # fmt: skip
 
 

@@ -66,3 +66,18 @@ def test_dimensions_are_learned_from_people_whom_the_encoder_does_not_know():
     for person in (1000, 2999, 700_000, 900_000):
         with pytest.raises(DataError, match="600000"):
             embeddings.check_fresh(np.array([600_000, person]))
+
+
+def test_what_learned_without_labels_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(embeddings, "FREE_STEPS", 2)
+    monkeypatch.setattr(embeddings, "VIEWED", 4)
+    draw = np.random.default_rng(0)
+    pictures = {
+        split: draw.integers(0, 256, (count, *embeddings.SMALL, 3), np.uint8)
+        for split, count in (("train", 8), ("val", 5))
+    }
+    name = next(iter(embeddings.LABEL_FREE))
+    train, val = embeddings.label_free(name, pictures, tmp_path)
+    assert train.shape == (8, embeddings.DIM) and val.shape == (5, embeddings.DIM)
+    again, _ = embeddings.label_free(name, {}, tmp_path)
+    assert np.array_equal(again, train)
