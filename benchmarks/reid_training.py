@@ -47,6 +47,7 @@ import torch
 from torch.nn import functional
 
 from encoders import Market, encode_bodies
+from ipse.encoders.backbones import Backbone
 from ipse.encoders.backbones.contour import PolarTransform, edges, outline
 from ipse.encoders.backbones.made import Description
 from ipse.encoders.trained import TrainedEncoder
@@ -60,11 +61,11 @@ from ipse.training.cast import Rules, cast, clean
 from ipse.training.cion import Distillation, Noise, correlate
 from ipse.training.data import Chips, Cut, pack
 from ipse.training.described import Described
-from ipse.training.domainmix import DomainMix, Plan, centered, contradiction, reliable_clusters
+from ipse.training.domainmix import DomainMix, Plan, contradiction, reliable_clusters
 from ipse.training.frames import Frames, read_frames
 from ipse.training.isr import ISR, Associations, reliable_contrast, tracklets
 from ipse.training.lde import Expansion, LatentDomainExpansion
-from ipse.training.learning import Learner, Parts, embed, learn, progress
+from ipse.training.learning import Learner, Parts, centered, embed, learn, progress
 from ipse.training.loop import train, with_steps
 from ipse.training.networks import load_network
 from ipse.training.recipe import TrainRecipe
@@ -313,13 +314,16 @@ WRONG = 0.3
 class Instances(ISR):
     """Instance discrimination: every picture beside another change of itself."""
 
+    def before(self, step: int, average: Backbone) -> None:
+        """Nobody is matched with anybody."""
+
     def loss(self, step: int) -> tuple[torch.Tensor, Parts]:
         """Contrast of two changes of half as many pictures."""
         draw = np.random.default_rng([self.recipe.seed, step])
         rows = draw.choice(len(self.frames), self.recipe.batch.size // 2, replace=False)
         embeddings = self.network(self.pixels(np.concatenate([self.frames.pictures[rows]] * 2)))
         first = np.arange(len(rows))
-        pairs = Associations(first, first + len(rows), np.ones(len(rows), np.float32))
+        pairs = Associations(first, first + len(rows), *np.ones((2, len(rows)), np.float32))
         loss = reliable_contrast(embeddings, pairs, self.temperature)
         return loss, {"contrast": loss.detach()}
 

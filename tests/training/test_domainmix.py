@@ -23,14 +23,13 @@ from ipse.training.domainmix import (  # noqa: E402
     DomainMix,
     Plan,
     balance,
-    centered,
     contradiction,
     disagreement,
     group,
     reliable_clusters,
 )
 from ipse.training.frames import Frames  # noqa: E402
-from ipse.training.learning import forget, learn  # noqa: E402
+from ipse.training.learning import centered, forget, learn  # noqa: E402
 from ipse.training.loop import optimizer_of  # noqa: E402
 
 

@@ -21,7 +21,7 @@ from ipse.encoders.trained import TrainedEncoder  # noqa: E402
 from ipse.errors import DataError, TrainingError  # noqa: E402
 from ipse.training.frames import Frames, read_frames  # noqa: E402
 from ipse.training.isr import ISR, Associations, associate, reliable_contrast, tracklets  # noqa: E402
-from ipse.training.learning import learn  # noqa: E402
+from ipse.training.learning import learn, reestimated  # noqa: E402
 
 
 def save(folder, people):
@@ -63,6 +63,15 @@ def test_matching_is_the_best_for_all_and_the_margin_tells_what_is_sure():
     cosines = vectors @ vectors.T
     expected = [cosines[0, 3] - cosines[0, 2], cosines[1, 2] - max(cosines[1, 0], cosines[2, 0])]
     assert found.margin == pytest.approx(expected, abs=1e-5) and found.margin[0] < 0 < found.margin[1]
+    # Below a cosine or a margin a pair is left out.
+    assert len(found.above(0.9)) == 1 and found.above(0.9).first == [1] and len(found.above(0.0)) == 2
+    assert found.above(0.0, 0.0).first == [1] and found.cosine == pytest.approx([0.8, cosines[1, 2]])
+    # Who may be the same is no rival.
+    unsure = np.zeros((5, 5), bool)
+    unsure[0, 1] = unsure[1, 0] = True
+    vectors[2] = vectors[4]
+    freed = associate(vectors, [(np.array([0]), np.array([3]))], unsure)
+    assert freed.margin == pytest.approx([cosines[0, 3] - cosines[1, 3]], abs=1e-5)
     # Somebody who left is not matched.
     assert len(associate(vectors, [(np.array([0, 1, 4]), np.array([2]))]).first) == 1
 
@@ -80,9 +89,9 @@ def test_chains_follow_people_from_frame_to_frame_and_end_where_it_is_not_sure()
 
 def test_reliable_pairs_dominate():
     vectors = torch.nn.functional.normalize(torch.randn(6, 8, generator=torch.Generator().manual_seed(0)))
-    right = Associations(np.array([0]), np.array([1]), np.array([0.4], np.float32))
-    wrong = Associations(np.array([2]), np.array([3]), np.array([-0.1], np.float32))
-    both = Associations(np.array([0, 2]), np.array([1, 3]), np.array([0.4, -0.1], np.float32))
+    right = Associations(np.array([0]), np.array([1]), *np.full((2, 1), 0.4, np.float32))
+    wrong = Associations(np.array([2]), np.array([3]), *np.full((2, 1), -0.1, np.float32))
+    both = Associations(np.array([0, 2]), np.array([1, 3]), *np.tile(np.array([0.4, -0.1], np.float32), (2, 1)))
     one, other = (float(reliable_contrast(vectors, pair)) for pair in (right, wrong))
     share = 1 / (1 + np.exp(-5))
     assert float(reliable_contrast(vectors, both)) == pytest.approx(share * one + (1 - share) * other, rel=1e-5)
@@ -90,6 +99,39 @@ def test_reliable_pairs_dominate():
     logits = (vectors @ vectors.T / 0.1).fill_diagonal_(-torch.inf)
     expected = -(logits[0].log_softmax(0)[1] + logits[1].log_softmax(0)[0]) / 2
     assert reliable_contrast(vectors, right) == pytest.approx(float(expected), rel=1e-5)
+    # Whoever may be the same is not told apart: as if it were not there.
+    unsure = np.zeros((6, 6), bool)
+    unsure[:2, 5] = unsure[5, :2] = True
+    assert float(reliable_contrast(vectors, right, unsure=unsure)) == pytest.approx(
+        float(reliable_contrast(vectors[:5], right)), rel=1e-5
+    )
+
+
+def test_nobody_near_in_a_video_is_told_apart_but_in_the_frames_that_are_matched():
+    camera, video = np.array([1, 1, 1, 1, 1, 1, 2]), np.array([3, 3, 3, 3, 3, 4, 3])
+    frame = np.array([0, 0, 10, 20, 999, 20, 20])
+    learner = ISR(recipe(), Frames(np.zeros((7, *SIZE, 3), np.uint8), camera, video, frame), gap=50, span=300)
+    found = learner.unsure(np.arange(7), [(np.array([0, 1]), np.array([2]))])
+    # Of the others only row 3 is near: not in another video, by another camera, or much later.
+    assert {tuple(pair) for pair in np.argwhere(found).tolist()} == {(0, 3), (1, 3), (2, 3), (3, 0), (3, 1), (3, 2)}
+
+
+def test_statistics_of_norms_are_those_of_the_pictures_as_they_are():
+    shown = pictures(np.arange(40))
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Dropout(0.9), torch.nn.BatchNorm2d(4)
+    )
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    found = reestimated(network, shown)
+    assert all(torch.equal(network.state_dict()[name], value) for name, value in before.items()) and network.training
+    assert not any(module.training for module in found.modules()) and found[1].momentum == network[1].momentum
+    with torch.no_grad():
+        maps = found[0]((torch.from_numpy(shown).permute(0, 3, 1, 2).float() - 127.5) / 127.5)
+    assert torch.allclose(found[1].running_mean, maps.mean((0, 2, 3)), atol=1e-5)
+    assert torch.allclose(found[1].running_var, maps.var((0, 2, 3)), rtol=1e-4)
+    # Nothing is dropped on the way to the second.
+    assert torch.allclose(found[3].running_var, torch.ones(4), atol=1e-2)
 
 
 def test_people_are_learned_from_frames_and_a_stopped_run_goes_on(tmp_path):
@@ -131,7 +173,9 @@ def test_a_step_sees_as_many_pictures_as_the_batch(size):
     rows = np.concatenate([side for pair in pairs for side in pair] + [others])
     # A frame has three people, so a pair of frames is never less than six pictures.
     assert len(rows) == max(size, 6) == len(set(rows.tolist())) and len(pairs) == max(size // 6, 1)
+    assert len(set(frames.camera[rows])) == 1
     seen = []
+    learner.before(0, learner.network)
     learner.network.register_forward_pre_hook(lambda module, given: seen.append(len(given[0])))
     loss, _ = learner.loss(0)
     assert seen == [max(size, 6)] and torch.isfinite(loss)

@@ -31,7 +31,7 @@ from ipse.catalogue import system
 from ipse.encoders.backbones import Backbone
 from ipse.errors import TrainingError
 from ipse.training.frames import Frames
-from ipse.training.learning import Learner, Parts, Vectors
+from ipse.training.learning import Learner, Parts, Vectors, centered
 from ipse.training.losses import SumOfLosses
 from ipse.training.recipe import TrainRecipe
 from ipse.training.samplers import IdentitySampler
@@ -180,12 +180,10 @@ def contradiction(labels: Labels, frames: Frames) -> float:
     return together / pairs if pairs else math.nan
 
 
-def centered(vectors: Vectors, camera: npt.NDArray[np.int64]) -> Vectors:
-    """(N, D) features of length 1, less the mean of their camera's."""
-    out = vectors.copy()
-    for number in np.unique(camera):
-        out[camera == number] -= vectors[camera == number].mean(0)
-    return out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)
+def cameras_of(labels: Labels, camera: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """(groups,) how many cameras the pictures of each group are from; of (N,) groups, -1 for none, and cameras."""
+    seen = np.unique(np.stack([labels, camera])[:, labels >= 0], axis=1)[0]
+    return np.unique(seen, return_counts=True)[1]
 
 
 def middles(vectors: Vectors, labels: Labels) -> torch.Tensor:

@@ -8,7 +8,17 @@ contrastive loss against all others of the batch (`reliable_contrast`). The netw
 better features make better pairs, and what it costs grows with the number of frames alone.
 
 From the paper's abstract are the matching and that reliability guides the contrast; that it is a margin, and how it
-weighs, is ours, and so are the numbers.
+weighs, is ours, and so are the numbers. These are ours, too, because a few cameras that see the same people again and
+again are not the paper's thousands of videos:
+
+- A batch is of one camera. Between cameras, backgrounds and light tell pictures apart better than people do, and the
+  same person may be in both.
+- Pictures of one video within `ISR.span` frames, other than of the two frames that are matched, are neither rivals nor
+  negatives, since they may well be of the same person.
+- A matching has a partner for everybody whom it can give one, even where nobody is alike. Pairs below a cosine, of
+  features less the mean of the batch, are left out.
+- What matches is the average of the network, on pictures as they are: both are less moved by chance than the network
+  of one step on pictures that were changed.
 """
 
 from __future__ import annotations
@@ -22,9 +32,10 @@ from scipy.optimize import linear_sum_assignment
 from torch.nn import functional
 
 from ipse.catalogue import system
+from ipse.encoders.backbones import Backbone
 from ipse.errors import TrainingError
 from ipse.training.frames import Frames
-from ipse.training.learning import Learner, Parts
+from ipse.training.learning import Learner, Parts, centered
 from ipse.training.recipe import TrainRecipe
 
 
@@ -36,18 +47,30 @@ class Associations:
     ----------
     first, second
         (P,) rows.
+    cosine
+        (P,) of the two.
     margin
         (P,) by how much the cosine of the two is above the highest of either with anything else; below 0 it is lower.
     """
 
     first: npt.NDArray[np.intp]
     second: npt.NDArray[np.intp]
+    cosine: npt.NDArray[np.float32]
     margin: npt.NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def above(self, cosine: float, margin: float = -np.inf) -> Associations:
+        """Those with at least this cosine and this margin."""
+        kept = (self.cosine >= cosine) & (self.margin >= margin)
+        return Associations(self.first[kept], self.second[kept], self.cosine[kept], self.margin[kept])
 
 
 def associate(
     embeddings: npt.NDArray[np.float32],
     frames: list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]],
+    unsure: npt.NDArray[np.bool_] | None = None,
 ) -> Associations:
     """Match the people of pairs of frames.
 
@@ -57,9 +80,13 @@ def associate(
         (N, D) of length 1, of all people of these frames, and of others to compare them with.
     frames
         Rows of a frame and rows of the frame that it is matched with, for each pair of frames.
+    unsure
+        (N, N) who are no rivals, since they may be the same; of no pair of frames.
     """
     cosines = embeddings @ embeddings.T
     np.fill_diagonal(cosines, -np.inf)
+    if unsure is not None:
+        cosines[unsure] = -np.inf
     first, second = [], []
     for ours, theirs in frames:
         i, j = linear_sum_assignment(cosines[np.ix_(ours, theirs)], maximize=True)
@@ -73,7 +100,7 @@ def associate(
         rows = cosines[own].copy()
         rows[np.arange(len(own)), other] = -np.inf
         rivals.append(rows.max(1, initial=-1))
-    return Associations(a, b, matched - np.maximum(*rivals))
+    return Associations(a, b, matched, matched - np.maximum(*rivals))
 
 
 def tracklets(
@@ -105,11 +132,9 @@ def tracklets(
     for ours, theirs in frames:
         rows = np.concatenate([ours, theirs])
         places = np.arange(len(ours)), np.arange(len(ours), len(rows))
-        found = associate(embeddings[rows], [places])
-        a, b = rows[found.first], rows[found.second]
-        sure = (np.einsum("nd,nd->n", embeddings[a], embeddings[b]) >= alike) & (found.margin >= margin)
-        first.append(a[sure])
-        second.append(b[sure])
+        found = associate(embeddings[rows], [places]).above(alike, margin)
+        first.append(rows[found.first])
+        second.append(rows[found.second])
     count = len(embeddings)
     a, b = (np.concatenate(rows) if rows else np.empty(0, np.intp) for rows in (first, second))
     joined = coo_matrix((np.ones(len(a), bool), (a, b)), (count, count))
@@ -117,7 +142,11 @@ def tracklets(
 
 
 def reliable_contrast(
-    embeddings: torch.Tensor, pairs: Associations, temperature: float = 0.1, weighted: bool = True
+    embeddings: torch.Tensor,
+    pairs: Associations,
+    temperature: float = 0.1,
+    weighted: bool = True,
+    unsure: npt.NDArray[np.bool_] | None = None,
 ) -> torch.Tensor:
     """Each of a pair is to name the other among all of the batch; pairs count the more, the greater their margin.
 
@@ -134,6 +163,8 @@ def reliable_contrast(
         Of the cosines and of the margins, which are differences of cosines.
     weighted
         False counts all pairs alike.
+    unsure
+        (N, N) who are not told apart, since they may be the same; no pair is among them.
 
     Returns
     -------
@@ -142,7 +173,10 @@ def reliable_contrast(
     """
     vectors = functional.normalize(embeddings.float())
     logits = vectors @ vectors.T / temperature
-    logits = logits.masked_fill(torch.eye(len(vectors), dtype=torch.bool), -torch.inf)
+    hidden = torch.eye(len(vectors), dtype=torch.bool)
+    if unsure is not None:
+        hidden |= torch.from_numpy(unsure)
+    logits = logits.masked_fill(hidden, -torch.inf)
     a, b = torch.from_numpy(pairs.first), torch.from_numpy(pairs.second)
     losses = (functional.cross_entropy(logits[a], b, reduction="none") + functional.cross_entropy(
         logits[b], a, reduction="none"
@@ -178,9 +212,13 @@ class ISR(Learner):
     gap
         The most frames between the two of a pair.
     weighted
-        Weigh pairs by reliability.
+        Weigh pairs by reliability, and leave out those below `alike`; False keeps all pairs, which count alike.
     temperature
         Of the contrast.
+    alike
+        The least cosine of a pair, of features less the mean of the batch.
+    span
+        Frames within which others of a video may be the same person.
 
     Raises
     ------
@@ -189,16 +227,37 @@ class ISR(Learner):
     """
 
     def __init__(
-        self, recipe: TrainRecipe, frames: Frames, gap: int = 100, weighted: bool = True, temperature: float = 0.1
+        self,
+        recipe: TrainRecipe,
+        frames: Frames,
+        gap: int = 100,
+        weighted: bool = True,
+        temperature: float = 0.1,
+        alike: float = 0.3,
+        span: int = 300,
     ) -> None:
         super().__init__(recipe)
         self.frames, self.weighted, self.temperature = frames, weighted, temperature
+        self.alike, self.span = alike, span
         self.pairs = frames.pairs(gap)
         if len(self.pairs) < 2:
             raise TrainingError(
                 f"There are {len(self.pairs)} pairs of frames with at most {gap} frames between them.",
                 "Allow a larger gap, or give frames of videos.",
             )
+        self.camera = np.array([frames.camera[ours[0]] for ours, _ in self.pairs])
+
+    def before(self, step: int, average: Backbone) -> None:
+        """Match the people of some pairs of frames by what the averaged network says of them."""
+        chosen, others = self.batch(step)
+        sides = [side for pair in chosen for side in pair]
+        self.rows = np.concatenate([*sides, others])
+        places = np.split(np.arange(len(self.rows)), np.cumsum([len(side) for side in sides]))[: len(sides)]
+        frames = list(zip(places[::2], places[1::2], strict=True))
+        vectors = self.embed(average, self.frames.pictures[self.rows])
+        self.hidden = self.unsure(self.rows, frames)
+        # The batch is of one camera, which is taken off.
+        self.matched = associate(centered(vectors, np.zeros(len(vectors), np.int64)), frames, self.hidden)
 
     def batch(self, step: int) -> tuple[list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]], npt.NDArray[np.intp]]:
         """What a step sees: as many pictures as the recipe's batch, so that it can be compared with other trainings.
@@ -206,14 +265,17 @@ class ISR(Learner):
         Returns
         -------
         tuple
-            Pairs of frames, by chance; and rows of other pictures, to tell people from, in the places where no further
-            pair fits. No picture is there twice. The first pair of frames is there even if it has more pictures.
+            Pairs of frames of one camera, by chance; and rows of other pictures of it, to tell people from, in the
+            places where no further pair fits. No picture is there twice. The first pair of frames is there even if it
+            has more pictures; a camera that has fewer than a batch is there with all.
         """
         draw = np.random.default_rng([self.recipe.seed, step])
         chosen: list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]] = []
         taken: set[int] = set()
         left = self.recipe.batch.size
-        for number in draw.permutation(len(self.pairs)):
+        # A camera comes as often as it has pairs of frames.
+        camera = self.camera[draw.integers(len(self.pairs))]
+        for number in draw.permutation(np.flatnonzero(self.camera == camera)):
             ours, theirs = self.pairs[number]
             rows = {*ours.tolist(), *theirs.tolist()}
             if taken.isdisjoint(rows) and (len(rows) <= left or not chosen):
@@ -222,17 +284,32 @@ class ISR(Learner):
                 left -= len(rows)
             if left < 2:
                 break
-        free = np.setdiff1d(np.arange(len(self.frames)), np.fromiter(taken, np.intp))
+        free = np.setdiff1d(np.flatnonzero(self.frames.camera == camera), np.fromiter(taken, np.intp))
         return chosen, draw.permutation(free)[: max(left, 0)]
 
+    def unsure(
+        self, rows: npt.NDArray[np.intp], pairs: list[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]
+    ) -> npt.NDArray[np.bool_]:
+        """(N, N) which of some rows may be the same person though no pair says so: they are near in a video.
+
+        Parameters
+        ----------
+        rows
+            (N,) of the frames.
+        pairs
+            Places among `rows` of each pair of frames; nobody is twice in a frame, so who is not matched is another.
+        """
+        camera, video, frame = (of[rows] for of in (self.frames.camera, self.frames.video, self.frames.frame))
+        apart = np.abs(frame[:, None] - frame)
+        found = (camera[:, None] == camera) & (video[:, None] == video) & (apart > 0) & (apart <= self.span)
+        for ours, theirs in pairs:
+            found[np.ix_(ours, theirs)] = found[np.ix_(theirs, ours)] = False
+        return found
+
     def loss(self, step: int) -> tuple[torch.Tensor, Parts]:
-        """Match the people of some pairs of frames, and contrast the pairs."""
-        chosen, others = self.batch(step)
-        sides = [side for pair in chosen for side in pair]
-        rows = np.concatenate([*sides, others])
-        places = np.split(np.arange(len(rows)), np.cumsum([len(side) for side in sides]))[: len(sides)]
-        embeddings = self.network(self.pixels(self.frames.pictures[rows]))
-        found = functional.normalize(embeddings.detach()).numpy()
-        pairs = associate(found, list(zip(places[::2], places[1::2], strict=True)))
-        loss = reliable_contrast(embeddings, pairs, self.temperature, self.weighted)
-        return loss, {"contrast": loss.detach(), "reliable": torch.tensor(float((pairs.margin > 0).mean()))}
+        """Contrast the pairs that were matched."""
+        sure = self.matched.above(self.alike)
+        pairs = sure if self.weighted else self.matched
+        embeddings = self.network(self.pixels(self.frames.pictures[self.rows]))
+        loss = reliable_contrast(embeddings, pairs, self.temperature, self.weighted, self.hidden)
+        return loss, {"contrast": loss.detach(), "reliable": torch.tensor(len(sure) / len(self.matched))}
