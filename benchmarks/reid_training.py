@@ -32,6 +32,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import logging
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -61,11 +62,11 @@ from ipse.training.cast import Rules, cast, clean
 from ipse.training.cion import Distillation, Noise, correlate
 from ipse.training.data import Chips, Cut, pack
 from ipse.training.described import Described
-from ipse.training.domainmix import DomainMix, Plan, contradiction, reliable_clusters
+from ipse.training.domainmix import DomainMix, Plan, cameras_of, contradiction, reliable_clusters
 from ipse.training.frames import Frames, read_frames
 from ipse.training.isr import ISR, Associations, reliable_contrast, tracklets
 from ipse.training.lde import Expansion, LatentDomainExpansion
-from ipse.training.learning import Learner, Parts, centered, embed, learn, progress
+from ipse.training.learning import Learner, Parts, centered, embed, learn, progress, reestimated
 from ipse.training.loop import train, with_steps
 from ipse.training.networks import load_network
 from ipse.training.recipe import TrainRecipe
@@ -463,7 +464,8 @@ def measure_domainmix(setting: Setting, evidence: Evidence) -> None:
             told.setdefault(kind, []).append(domains_told(network, known_worlds, held.column("person")))
             if kind == "mix":
                 # With the network that came out, since what was grouped on the way is not kept.
-                vectors = centered(embed(network, frames.pictures), frames.camera)
+                seeing = reestimated(network, frames.pictures)
+                vectors = centered(embed(seeing, frames.pictures), frames.camera)
                 groups, _ = reliable_clusters(Neighbors()(vectors, plan.eps + plan.gap), plan)
                 kept = groups >= 0
                 shares.append(float(kept.mean()))
@@ -551,8 +553,7 @@ class Grouped:
 
 def grouped(labels: npt.NDArray[np.int64], frames: Frames, eps: float) -> Grouped:
     """What (N,) groups of frames, -1 for none, are like."""
-    seen = np.unique(np.stack([labels, frames.camera])[:, labels >= 0], axis=1)[0]
-    cameras = np.unique(seen, return_counts=True)[1]
+    cameras = cameras_of(labels, frames.camera)
     told = contradiction(labels, frames)
     return Grouped(
         eps, len(cameras), int((cameras > 1).sum()), float((labels >= 0).mean()),
@@ -1205,6 +1206,9 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1.0, help="of the steps; below 1 nothing is written")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    # What trainings say of their groups as they go.
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("ipse.training").setLevel(logging.INFO)
     seeds = range(args.seeds)
     setting = Setting(args.world, args.work, seeds, args.share, args.shared, args.market_run, args.faces)
     evidence = Evidence("reid_training", seeds=seeds)

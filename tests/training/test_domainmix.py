@@ -129,21 +129,30 @@ def test_real_people_are_grouped_and_a_stopped_run_goes_on(tmp_path):
     assert (tmp_path / "cut" / "mix.safetensors").read_bytes() == weights.read_bytes()
 
 
-def test_steps_of_the_discriminator_move_nothing_else():
+def test_the_discriminator_learns_in_every_step_and_moves_no_features():
     real, _ = walks(cameras=1)
-    mix = learner(
-        real,
-    )
+    mix = learner(real)
     mix.before(0, mix.network)
-    loss, parts = mix.loss(10)
-    loss.backward()
-    assert all(p.grad is None for p in mix.network.parameters()) and "domain_told" in parts
-    assert all(p.grad is not None for p in mix.discriminator.parameters())
-    mix.zero_grad()
-    loss, parts = mix.loss(5)
-    loss.backward()
-    assert all(p.grad is None for p in mix.discriminator.parameters()) and "balance" in parts
-    assert mix.weight.grad is not None
+
+    def moved(weight, adversary=0.3):
+        mix.plan = Plan(every=4, least=3, adversary=adversary, weight=weight)
+        mix.zero_grad()
+        torch.manual_seed(0)
+        loss, parts = mix.loss(5)
+        loss.backward()
+        return torch.cat([p.grad.ravel() for p in mix.network.parameters() if p.grad is not None]), parts
+
+    plain, parts = moved(1.0, adversary=1.0)
+    assert "balance" not in parts and all(p.grad is None for p in mix.discriminator.parameters())
+    beside, parts = moved(0.0)
+    learned = [p.grad.clone() for p in mix.discriminator.parameters()]
+    assert {"balance", "discriminator", "domain_told"} <= parts.keys() and all(grad.any() for grad in learned[-2:])
+    assert torch.allclose(plain, beside, atol=1e-6)
+    # The balance moves the features, and not the discriminator.
+    balanced, _ = moved(1.0)
+    assert not torch.allclose(plain, balanced, atol=1e-6)
+    for grad, parameter in zip(learned, mix.discriminator.parameters(), strict=True):
+        assert torch.allclose(grad, parameter.grad)
 
 
 def test_batches_without_room_and_losses_with_classes_are_refused():

@@ -4,11 +4,13 @@ Again and again, the real pictures are put into groups by what the averaged netw
 those are kept that can be relied on (`reliable_clusters`): that stay together where the clustering is a little
 stricter, stay by themselves where it is a little looser, and are large enough. Groups are classes beside the people of
 the world. The vectors of all classes in the classifier begin at the middles of their pictures, and since there are
-other groups each time, theirs begin so again. After a while a discriminator learns, every tenth step, to tell the world
-from the real, and all other steps also move the features to where it cannot (`balance`).
+other groups each time, theirs begin so again. After a while a discriminator learns to tell the world from the real, and
+the features also move to where it cannot (`balance`).
 
-Criteria, their numbers and the alternation are those of the published code. Changed: the middle of its camera is taken
-off every real feature before features are grouped, since small networks tell cameras better than people; the share of
+Criteria and their numbers are those of the published code. Changed: the middle of its camera is taken off every real
+feature before features are grouped, since small networks tell cameras better than people, and features are grouped by
+a network whose BatchNorm statistics are those of the real pictures; the discriminator learns in every step beside the
+network, not in each tenth alone, which in trainings of hundreds of steps is too seldom to learn anything; the share of
 real pictures in a batch is chosen; the classifier sees scaled cosines; and the other losses are those of the recipe,
 which were a soft triplet of the hardest pairs.
 """
@@ -31,7 +33,7 @@ from ipse.catalogue import system
 from ipse.encoders.backbones import Backbone
 from ipse.errors import TrainingError
 from ipse.training.frames import Frames
-from ipse.training.learning import Learner, Parts, Vectors, centered
+from ipse.training.learning import Learner, Parts, Vectors, centered, reestimated
 from ipse.training.losses import SumOfLosses
 from ipse.training.recipe import TrainRecipe
 from ipse.training.samplers import IdentitySampler
@@ -294,7 +296,8 @@ class DomainMix(Learner):
         if step == 0:
             self.renew(self.weight, 0, middles(self.embed(average, self.world), self.numbers.numpy()))
         if step % self.plan.every == 0:
-            vectors = self.embed(average, self.real.pictures)
+            seeing = reestimated(average, self.real.pictures, self.recipe.mean, self.recipe.std)
+            vectors = self.embed(seeing, self.real.pictures)
             threshold = float(self.threshold)
             found, threshold = reliable_clusters(
                 self.links(centered(vectors, self.real.camera), self.plan.eps + self.plan.gap),
@@ -302,8 +305,11 @@ class DomainMix(Learner):
                 None if math.isnan(threshold) else threshold,
             )
             count = int(found.max(initial=-1)) + 1
-            share = (found >= 0).mean()
-            _log.info("step %d: %d groups of %.1f %% of the real pictures", step, count, 100 * share)
+            _log.info(
+                "step %d: %d groups of %.1f %% of the real pictures, %.1f cameras in each, %.2f %% contradiction",
+                step, count, 100 * (found >= 0).mean(), cameras_of(found, self.real.camera).mean() if count else 0,
+                100 * contradiction(found, self.real),
+            )  # fmt: skip
             if math.isnan(float(self.threshold)) and count < self.of_real:
                 raise TrainingError(
                     f"The first clustering finds {count} groups of real pictures; a batch needs {self.of_real}.",
@@ -312,7 +318,8 @@ class DomainMix(Learner):
                 )
             self.groups.copy_(torch.from_numpy(found))
             self.threshold.fill_(threshold)
-            self.renew(self.weight, self.classes, middles(vectors, found))
+            # In batches of both domains the statistics are of both, as in the running ones of the average.
+            self.renew(self.weight, self.classes, middles(self.embed(average, self.real.pictures), found))
             self.from_real = None
         if self.from_real is None and int(self.groups.max()) + 1 >= self.of_real:
             rows = np.flatnonzero(self.groups.numpy() >= 0)
@@ -325,7 +332,7 @@ class DomainMix(Learner):
             self.from_real = rows, sampler
 
     def loss(self, step: int) -> tuple[torch.Tensor, Parts]:
-        """Classes of both domains, pairs, and the balance; or the discriminator's own step."""
+        """Classes of both domains, pairs, the balance, and what the discriminator learns by."""
         rows = self.from_world.batch(step)
         pictures, labels = [self.world[rows]], [self.numbers[torch.from_numpy(rows)]]
         if self.from_real:
@@ -336,12 +343,6 @@ class DomainMix(Learner):
         target = torch.cat(labels)
         embeddings = self.network(self.pixels(np.concatenate(pictures)))
         domain = (target >= self.classes).long()
-        adversary = step >= self.plan.adversary * self.recipe.steps and bool(domain.any())
-        if adversary and step % 10 == 0:
-            logits = self.discriminator(embeddings.detach())
-            told = functional.cross_entropy(logits, domain)
-            right = (logits.argmax(1) == domain).float().mean()
-            return told, {"discriminator": told.detach(), "domain_told": right}
         count = self.classes + int(self.groups.max()) + 1
         cosines = functional.linear(functional.normalize(embeddings), functional.normalize(self.weight[:count]))
         total = classes = functional.cross_entropy(self.plan.scale * cosines, target, label_smoothing=0.1)
@@ -349,12 +350,17 @@ class DomainMix(Learner):
         if self.of_both:
             pairs, each = self.of_both(embeddings, target)
             total, parts = total + pairs, parts | each
-        if adversary:
-            # Through the discriminator, which stays as it is.
+        if step >= self.plan.adversary * self.recipe.steps and bool(domain.any()):
+            # What the discriminator learns by does not move the features.
+            logits = self.discriminator(embeddings.detach())
+            told = functional.cross_entropy(logits, domain)
+            right = (logits.argmax(1) == domain).float().mean()
+            # And what moves them goes through the discriminator, which stays as it is.
             logits = torch.func.functional_call(
                 self.discriminator, {n: p.detach() for n, p in self.discriminator.named_parameters()}, (embeddings,)
             )
             even = balance(logits)
-            total, parts = total + self.plan.weight * even, parts | {"balance": even.detach()}
+            total = total + told + self.plan.weight * even
+            parts |= {"balance": even.detach(), "discriminator": told.detach(), "domain_told": right}
         grouped = (self.groups >= 0).float().mean()
         return total, parts | {"groups": torch.tensor(float(count - self.classes)), "grouped": grouped}
