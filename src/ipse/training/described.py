@@ -29,8 +29,9 @@ class Described(Learner):
     groups
         (N,) what was taken together, such as Looks; pictures of somebody in a batch are of as many as there are.
     fading
-        At the beginning all pictures of a batch are told nothing (zeros), then fewer and fewer until the end, so that
-        the network learns to see before it learns to be told.
+        Share of the steps within which pictures are told nothing (zeros): all of a batch in the beginning, then fewer
+        and fewer, none from there on. So the network learns to see before it learns to be told. 0 tells everything
+        from the start.
 
     Raises
     ------
@@ -45,7 +46,7 @@ class Described(Learner):
         people: npt.ArrayLike,
         beside: npt.NDArray[np.float32] | None = None,
         groups: npt.ArrayLike | None = None,
-        fading: bool = False,
+        fading: float = 0.0,
     ) -> None:
         super().__init__(recipe)
         names, labels = np.unique(np.asarray(people), return_inverse=True)
@@ -67,7 +68,7 @@ class Described(Learner):
         else:
             told = torch.from_numpy(self.beside[rows])
             if self.fading:
-                kept = torch.rand(len(rows)) < step / self.recipe.steps
+                kept = torch.rand(len(rows)) < step / (self.fading * self.recipe.steps)
                 told = told * kept.float().reshape(-1, *[1] * (told.ndim - 1))
             embeddings = self.network(pixels, told)
         return self.losses(embeddings, self.labels[torch.from_numpy(rows)])

@@ -4,10 +4,12 @@ Somebody changes clothes, and stays a woman of forty with dark skin. So what an 
 goes into the network as one more token, with all that is about clothes and colors set to zero (`Description`). The
 network has three stages. At the end of each its class token is taken out; the second and the third stage begin with a
 class token of their own and with the description, embedded once for each, so that it meets features of several depths.
-A learned weighted sum of the three class tokens is the embedding.
+A learned weighted sum of the three class tokens is, behind a batch norm, the embedding.
 
 Stages, tokens and layers are those of the published code, whose network is EVA-02 with 12 layers in stages of 5, 5
-and 2. Here they stand on `ipse.encoders.backbones.vit`.
+and 2. Here they stand on `ipse.encoders.backbones.vit`, without weights to begin with: class tokens are then nearly the
+same whatever the picture, and losses that compare embeddings soon made them entirely so, with nothing left to learn
+from. Behind the batch norm, the BNNeck of Luo et al. (2019), what all pictures share is gone.
 """
 
 from __future__ import annotations
@@ -143,7 +145,7 @@ class MadeTransformer(VisionTransformer):
     ) -> None:
         if len(depths) != 3:
             raise WeightsError(f"MADE has three stages, not {len(depths)}.", "Give three numbers of layers.")
-        super().__init__(width, sum(depths), heads, size=size, patch=patch, stride=stride, drop=drop)
+        super().__init__(width, sum(depths), heads, size=size, patch=patch, stride=stride, drop=drop, neck_kind="bn")
         self.depths, self.description = tuple(depths), description
         self.tokens = nn.Parameter(torch.empty(2, 1, 1, width))
         nn.init.trunc_normal_(self.tokens, std=0.02)
@@ -196,4 +198,4 @@ class MadeTransformer(VisionTransformer):
             (N, `description`) as `Description.vectors` gives them; None where nothing is told.
         """
         classes, _ = self._stages(x, description)
-        return self.norm(self.sum(classes.transpose(1, 2))[..., 0])
+        return self.neck(self.norm(self.sum(classes.transpose(1, 2))[..., 0]))
