@@ -37,7 +37,7 @@ import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,7 @@ from ipse.gallery.linking import linked
 from ipse.images import resize
 from ipse.measure import Evidence, Features, Retrieval, bootstrap_ci, compare, evaluate
 from ipse.measure.clustering import bcubed_f, pairwise_f
+from ipse.measure.verification import bootstrap_pairs, equal_error_rate, tar_at_far
 from ipse.training.cast import Rules, cast, clean
 from ipse.training.cion import Distillation, Noise, correlate
 from ipse.training.data import Chips, Cut, pack
@@ -1100,6 +1101,7 @@ def measure_snp(setting: Setting, evidence: Evidence) -> None:
 # -- CAST --------------------------------------------------------------------------------------------------------------
 
 CAST_STEPS, CAST_ROUNDS = 400, 3
+FAR, DRAWS = 0.001, 200
 WRONG_FOLDER, TWICE = 0.4, 0.1
 FACE = {"backbone": "iresnet", "depths": [1, 2, 2, 1], "width": 0.25, "stem": 2, "dim": 128, "size": [64, 64]}
 
@@ -1142,12 +1144,117 @@ def rules_for(vectors: Vectors, people: People, folders: npt.NDArray[np.int64]) 
     return max(scores, key=scores.__getitem__)
 
 
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of pictures that are asked whether they are of one person.
+
+    Attributes
+    ----------
+    first, second
+        (P,) rows of the pictures.
+    people
+        (P, 2) who is on them.
+    """
+
+    first: npt.NDArray[np.intp]
+    second: npt.NDArray[np.intp]
+    people: npt.NDArray[Any]
+
+    @classmethod
+    def across_looks(cls, people: People) -> Pairs:
+        """All pairs of pictures of which there is one of everybody in each Look, the first."""
+        _, rows = np.unique(people.day, return_index=True)
+        a, b = np.triu_indices(len(rows), 1)
+        person = people.column("person")[rows]
+        return cls(rows[a], rows[b], np.stack([person[a], person[b]], 1))
+
+    @property
+    def same(self) -> npt.NDArray[np.intp]:
+        """Numbers of the pairs of one person."""
+        return np.flatnonzero(self.people[:, 0] == self.people[:, 1])
+
+    @property
+    def different(self) -> npt.NDArray[np.intp]:
+        """Numbers of the pairs of two people."""
+        return np.flatnonzero(self.people[:, 0] != self.people[:, 1])
+
+    def distances(self, vectors: Vectors) -> npt.NDArray[np.float64]:
+        """(P,) cosine distances of (N, D) vectors of length 1."""
+        return 1 - np.einsum("pd,pd->p", vectors[self.first], vectors[self.second]).astype(np.float64)
+
+    def interval(self, figure: Callable[[npt.NDArray[np.intp], npt.NDArray[np.intp]], float]) -> tuple[float, float]:
+        """Over people, of a figure of numbers of same and of different pairs, by `bootstrap_pairs`.
+
+        Of numbers instead of distances, so that a difference of two encoders is one of the same people.
+        """
+        same, different = self.same, self.different
+        return bootstrap_pairs(
+            same, self.people[same, 0], different, self.people[different],
+            lambda ours, others: figure(ours.astype(np.intp), others.astype(np.intp)), DRAWS,
+        )  # fmt: skip
+
+
+Rate = Callable[[npt.NDArray[np.float64], npt.NDArray[np.float64]], float]
+
+
+def tar(same: npt.NDArray[np.float64], different: npt.NDArray[np.float64]) -> float:
+    """True acceptance rate at the false acceptance rate `FAR`."""
+    return tar_at_far(same, different, FAR)
+
+
+def mean_rate(
+    rate: Rate, runs: Sequence[npt.NDArray[np.float64]], same: npt.NDArray[np.intp], different: npt.NDArray[np.intp]
+) -> float:
+    """The mean, in per cent, over the (P,) distances of each seed."""
+    return 100 * float(np.mean([rate(distances[same], distances[different]) for distances in runs]))
+
+
+def add_verification(
+    evidence: Evidence,
+    name: str,
+    ours: str,
+    runs: Mapping[str, Sequence[npt.NDArray[np.float64]]],
+    pairs: Pairs,
+    note: str,
+) -> None:
+    """Add rates of all kinds of (P,) distances by seed, and by how much ours are better than each other kind."""
+    same, different, count = pairs.same, pairs.different, len(np.unique(pairs.people))
+    for short, rate, sign in (("tar", tar, 1), ("eer", equal_error_rate, -1)):
+        for kind, each in runs.items():
+            seeds = by_seed(np.array([mean_rate(rate, [one], same, different) for one in each]))
+            evidence.add(
+                f"{name}.{short}_{kind}", mean_rate(rate, each, same, different), "%", n=count,
+                ci95=pairs.interval(partial(mean_rate, rate, each)),
+                note="; ".join(filter(None, [note if kind == ours else "", seeds])),
+            )  # fmt: skip
+        for kind in [kind for kind in runs if kind != ours]:
+            ahead = partial(better_by, rate, sign, runs[ours], runs[kind])
+            evidence.add(
+                f"{name}.{short}_gain_over_{kind}", ahead(same, different), "points", n=count,
+                ci95=pairs.interval(ahead), against=(kind, mean_rate(rate, runs[kind], same, different)),
+                note="above 0 it is better; paired by people",
+            )  # fmt: skip
+
+
+def better_by(
+    rate: Rate,
+    sign: int,
+    ours: Sequence[npt.NDArray[np.float64]],
+    theirs: Sequence[npt.NDArray[np.float64]],
+    same: npt.NDArray[np.intp],
+    different: npt.NDArray[np.intp],
+) -> float:
+    """By how many points a rate of ours is better; the sign is -1 where less is better."""
+    return sign * (mean_rate(rate, ours, same, different) - mean_rate(rate, theirs, same, different))
+
+
 def measure_cast(setting: Setting, evidence: Evidence) -> None:
     """Labels and encoders, round by round."""
     parts = {"train": (0, 20), "choose": (20, 25), "judge": (25, 35)}
     people, choose, judged = (faces(setting, name, *files) for name, files in parts.items())
-    truth = people.column("person")
+    truth, pairs = people.column("person"), Pairs.across_looks(judged)
     runs: dict[str, list[Retrieval]] = {}
+    distances: dict[str, list[npt.NDArray[np.float64]]] = {}
     labels_told: dict[str, list[tuple[float, float]]] = {}
     network: torch.nn.Module
 
@@ -1169,18 +1276,31 @@ def measure_cast(setting: Setting, evidence: Evidence) -> None:
 
         found = list(cast(teach, folders, rules, CAST_ROUNDS))
         names = np.unique(folders, return_inverse=True)[1].astype(np.int64)
-        kinds = {"noisy": names, "once": found[0], "cast": found[-1], "clean": np.unique(truth, return_inverse=True)[1]}
+        _, person = np.unique(truth, return_inverse=True)
+        # As much as cleaning can reach: what is in somebody else's folder is gone, people are under one name.
+        true = np.where(folders % (person.max() + 1) == person, person, -1)
+        kinds = {"noisy": names, "once": found[0], "cast": found[-1], "clean": true}
         for kind, labels in kinds.items():
             name = {"noisy": "noisy", "once": "round-1", "cast": f"round-{CAST_ROUNDS}"}.get(kind, kind)
             last = trained(name, seed, labels.astype(np.int64))
-            runs.setdefault(kind, []).append(judged.judge(embed(last, judged.pictures), "world-across-looks"))
-            told = pairwise_f(truth, alone(labels))
-            labels_told.setdefault(kind, []).append((told.precision, told.recall))
+            vectors = embed(last, judged.pictures)
+            runs.setdefault(kind, []).append(judged.judge(vectors, "world-across-looks"))
+            distances.setdefault(kind, []).append(pairs.distances(vectors))
+            if kind != "clean":
+                told = pairwise_f(truth, alone(labels))
+                labels_told.setdefault(kind, []).append((told.precision, told.recall))
     note = (
-        f"faces in another Look; of the pictures of {len(np.unique(truth))} people {100 * WRONG_FOLDER:.0f} % in a "
-        f"folder by chance, {100 * TWICE:.0f} % of the people under two names; {CAST_ROUNDS} rounds, {CAST_STEPS} steps"
+        f"of the pictures of {len(np.unique(truth))} people {100 * WRONG_FOLDER:.0f} % in a folder by chance, "
+        f"{100 * TWICE:.0f} % of the people under two names; {CAST_ROUNDS} rounds, each cleaned by the rules that are "
+        "the best on folders of people set apart, whose true labels are read; clean: by the truth; equal steps "
+        f"({CAST_STEPS}), and batches drawn by the same seeds from the labels of each kind; {setting.told_seeds}"
     )
-    add_comparison(evidence, "reid_training.cast", "cast", runs, note)
+    add_comparison(evidence, "reid_training.cast", "cast", runs, f"faces in another Look; {note}")
+    add_verification(
+        evidence, "reid_training.cast", "cast", distances, pairs,
+        f"pairs of faces, one of everybody in each Look, at a false acceptance rate of {100 * FAR:g} % of these pairs "
+        f"(tar) or where both errors are equal (eer); {note}",
+    )  # fmt: skip
     for kind, told in labels_told.items():
         for figure, value in zip(("precision", "recall"), 100 * np.mean(told, 0), strict=True):
             evidence.add(

@@ -93,6 +93,34 @@ def test_folders_hold_others_and_some_people_are_there_twice():
     assert len(twice) == 4 and np.isin(twice, folders).all()
 
 
+def test_pairs_are_of_one_picture_in_each_look_and_compared_by_the_same_people():
+    everyone = people(count=40, looks=2, shots=3)
+    pairs = bench.Pairs.across_looks(everyone)
+    assert len(pairs.same) == 40 and len(pairs.different) == 40 * 39 * 2
+    assert (everyone.column("look")[pairs.first[pairs.same]] == 0).all()
+    assert (everyone.column("look")[pairs.second[pairs.same]] == 1).all()
+    who = everyone.column("person")
+    assert (np.stack([who[pairs.first], who[pairs.second]], 1) == pairs.people).all()
+    draw = np.random.default_rng(0)
+
+    def seen(noise):
+        vectors = np.eye(40)[who] + noise * draw.normal(size=(len(who), 40))
+        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+    good, bad = (pairs.distances(seen(noise)) for noise in (0.05, 0.4))
+    evidence = bench.Evidence("reid_training")
+    runs = {"cast": [good, good], "noisy": [bad, bad], "again": [good, good]}
+    bench.add_verification(evidence, "reid_training.cast", "cast", runs, pairs, "how")
+    found = {figure["name"].removeprefix("reid_training.cast."): figure for figure in evidence.figures}
+    assert found["tar_cast"]["value"] == 100 and found["eer_cast"]["value"] == 0 and found["tar_cast"]["n"] == 40
+    for rate in ("tar", "eer"):
+        gain, same = (found[f"{rate}_gain_over_{kind}"] for kind in ("noisy", "again"))
+        assert gain["value"] > 0 and gain["ci95"][0] > 0
+        assert gain["value"] == pytest.approx(abs(found[f"{rate}_noisy"]["value"] - found[f"{rate}_cast"]["value"]))
+        # The same people are drawn for both kinds.
+        assert same["value"] == 0 and same["ci95"] == [0, 0]
+
+
 def test_everybody_in_one_look_is_in_two_colorings_that_keep_the_form():
     everyone = people()
     outfits, days = bench.outfits(everyone), everyone.day
