@@ -355,7 +355,8 @@ def measure_isr(setting: Setting, evidence: Evidence) -> None:
             runs.setdefault(kind, []).append(judged.judge(embed(network, judged.pictures), "world-within-look"))
     note = (
         f"another Shot of the same Look in a world that was not trained on; {ISR_STEPS} steps of 64 pictures, "
-        f"six people at once; wrong: {100 * WRONG:.0f} % of the detections show nobody"
+        f"six people at once; wrong: {100 * WRONG:.0f} % of the detections show nobody; unweighted: all matched pairs "
+        f"count alike, the least alike among them; {setting.told_seeds}"
     )
     add_comparison(evidence, "reid_training.isr", "isr", runs, note)
     values = {kind: np.array([run.values()["mAP"] for run in each]) for kind, each in runs.items()}
@@ -479,7 +480,7 @@ def measure_domainmix(setting: Setting, evidence: Evidence) -> None:
     note = (
         f"another Shot of the same Look in a third world; {MIX_STEPS} steps after {MIX_STEPS} on the labeled world; "
         f"{100 * np.mean(shares):.0f} % of the unlabeled pictures are in groups of the network that came out; pairs of "
-        f"grouped pictures that are of one person and Look: {100 * np.mean(precision):.0f} %"
+        f"grouped pictures that are of one person and Look: {100 * np.mean(precision):.0f} %; {setting.told_seeds}"
     )
     add_comparison(evidence, "reid_training.domainmix", "mix", runs, note)
     chosen, naive = ([run.values()["mAP"] for run in runs[kind]] for kind in ("without_balance", "naive"))
@@ -625,7 +626,8 @@ def measure_market(setting: Setting, evidence: Evidence) -> None:
         for short, figure in (("map", "mAP"), ("rank1", "rank-1")):
             add_mean(
                 evidence, f"reid_training.market.{short}_{name}", [result.values()[figure]], whose,
-                note=f"no label of a photograph; begun with body-world, {steps}; Market-1501 val",
+                note=f"no label of a photograph; begun with body-world, {steps}; statistics of BatchNorm of the "
+                "unlabeled pictures; Market-1501 val; one training, of seed 0",
             )  # fmt: skip
         both = np.stack([result.values()["mAP"], reference], 1)
         ratio = bootstrap_ci(both, whose, statistic=lambda rows: float(rows[:, 0].mean() / rows[:, 1].mean()))
@@ -1038,7 +1040,8 @@ def measure_cion(setting: Setting, evidence: Evidence) -> None:
     note = (
         f"another Shot of the same Look; {CION_START} steps of ISR, then {CION_STEPS} of each kind on the same tracks, "
         "64 pictures in each (of cion and tracks 32, in two changes), "
-        f"{100 * ASTRAY:.0f} % of the pictures in a wrong one"
+        f"{100 * ASTRAY:.0f} % of the pictures in a wrong one; what is noise was chosen on tracks of people set apart, "
+        f"whose true identities are read; {setting.told_seeds}"
     )
     add_comparison(evidence, "reid_training.cion", "cion", zero, note)
     add_comparison(
