@@ -9,7 +9,8 @@ isr: people matched in videos of world people, some detections wrong; weighed by
 pictures beside their own changes; judged in a world that none has seen.
 domainmix: a labeled world and an unlabeled one, judged in a third.
 market: no label at all but the world's: ISR on the frames of Market-1501 train, then DomainMix; beside the supervised
-run that --market-run names. Labels are read for val alone, when all is trained.
+run that --market-run names. Figures read labels of val alone, when all is trained; those of train are read to print
+how many pairs are wrong, and nothing is trained or chosen by them.
 made: people in other Looks, by a transformer that is told masked attributes, all attributes, or none; attributes are
 told by networks that were trained on other people.
 cion: tracks of world people who come again in other videos, some pictures in the wrong track; identities correlated
@@ -34,9 +35,10 @@ import hashlib
 import json
 import logging
 import math
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -55,7 +57,7 @@ from ipse.encoders.trained import TrainedEncoder
 from ipse.errors import DataError
 from ipse.faces.parts import LABELS
 from ipse.gallery.linking import linked
-from ipse.images import resize
+from ipse.images import image_files, resize
 from ipse.measure import Evidence, Features, Retrieval, bootstrap_ci, compare, evaluate
 from ipse.measure.clustering import bcubed_f, pairwise_f
 from ipse.measure.verification import bootstrap_pairs, equal_error_rate, tar_at_far
@@ -77,6 +79,7 @@ from trials import RANKING, add_gain, add_mean, by_seed, measure
 
 Pictures = npt.NDArray[np.uint8]
 Vectors = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
 
 BODY = (128, 64)
 """Height and width of the packed pictures; small comparisons halve them."""
@@ -352,6 +355,7 @@ def measure_isr(setting: Setting, evidence: Evidence) -> None:
         for kind, (method, frames, weighted) in kinds.items():
             recipe = setting.recipe(f"isr-{kind}", seed, ISR_STEPS)
             network = setting.learned(method, recipe, frames, 1, weighted)
+            tell(f"chains of {kind}, seed {seed}", followed(network, frames, 1), frames, people.day)
             runs.setdefault(kind, []).append(judged.judge(embed(network, judged.pictures), "world-within-look"))
     note = (
         f"another Shot of the same Look in a world that was not trained on; {ISR_STEPS} steps of 64 pictures, "
@@ -474,6 +478,7 @@ def measure_domainmix(setting: Setting, evidence: Evidence) -> None:
                 seeing = reestimated(network, frames.pictures)
                 vectors = centered(embed(seeing, frames.pictures), frames.camera)
                 groups, _ = reliable_clusters(Neighbors()(vectors, plan.eps + plan.gap), plan)
+                tell(f"groups after DomainMix, seed {seed}", groups, frames, real.day)
                 kept = groups >= 0
                 shares.append(float(kept.mean()))
                 precision.append(pairwise_f(real.day[kept], groups[kept]).precision if kept.any() else 0.0)
@@ -583,13 +588,70 @@ def best_of(found: Sequence[Grouped]) -> Grouped:
     return min(found, key=lambda each: (each.contradiction, each.eps))
 
 
-def groups_for(network: torch.nn.Module, frames: Frames) -> Grouped:
-    """The groups of frames by what a network says, at the distance that is the `best_of` some."""
+def groups_by(network: torch.nn.Module, frames: Frames, choices: Sequence[float]) -> dict[float, Labels]:
+    """By distance within groups, the (N,) groups of frames by what a network says."""
     vectors = centered(embed(network, frames.pictures), frames.camera)
-    distances = Smoothed(frames)(vectors, 0.62)
-    return best_of(
-        [grouped(reliable_clusters(distances, Plan(eps=eps))[0], frames, eps) for eps in (0.3, 0.4, 0.5, 0.6)]
+    distances = Smoothed(frames)(vectors, max(choices) + Plan().gap)
+    return {eps: reliable_clusters(distances, Plan(eps=eps))[0] for eps in choices}
+
+
+def groups_for(network: torch.nn.Module, frames: Frames, path: Path) -> tuple[Grouped, Labels]:
+    """What groups of frames are like at the distance that is the `best_of` some, and these; kept in a file."""
+    if not path.exists():
+        found = groups_by(network, frames, (0.3, 0.4, 0.5, 0.6))
+        best = best_of([grouped(labels, frames, eps) for eps, labels in found.items()])
+        save_arrays(path, best=np.array(json.dumps(asdict(best))), labels=found[best.eps])
+    with np.load(path) as held:
+        return Grouped(**json.loads(str(held["best"]))), held["labels"]
+
+
+def save_arrays(path: Path, **arrays: npt.NDArray[Any]) -> None:
+    """Write arrays, under another name first: a run that is stopped here leaves no half of a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part.npz")
+    np.savez(part, **arrays)
+    part.replace(path)
+
+
+def frames_of(folder: Path, cache: Path) -> Frames:
+    """See `read_frames`; pictures that were decoded once are kept, as long as the files are the same."""
+    files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in image_files(folder)]
+    path = cache / f"frames-{digest(files, BODY)[:16]}.npz"
+    if not path.exists():
+        frames = read_frames(folder, BODY)
+        save_arrays(path, **{own.name: getattr(frames, own.name) for own in fields(frames)})
+    with np.load(path) as held:
+        return Frames(**held)
+
+
+def true_people(folder: Path) -> npt.NDArray[np.int64]:
+    """(N,) who is on the pictures of `read_frames`, in its order; for what is printed alone."""
+    pattern = re.compile(r"(-?\d+)_c(\d+)s(\d+)_(\d+)_(\d+)")
+    found = [told for path in image_files(folder) if (told := pattern.match(path.name))]
+    numbers = np.array([[int(text) for text in told.groups()] for told in found])
+    return numbers[np.lexsort(numbers[:, :0:-1].T), 0]
+
+
+def tell(what: str, labels: Labels, frames: Frames, people: npt.NDArray[Any]) -> None:
+    """Print what (N,) groups are like, -1 for none; and, by labels that nothing else reads, how many pairs are wrong.
+
+    It is for whoever looks why a run is as good as it is: nothing is chosen by it.
+    """
+    kept = labels >= 0
+    cameras = cameras_of(labels, frames.camera)
+    wrong = 1 - pairwise_f(people[kept], labels[kept]).precision if kept.any() else math.nan
+    print(
+        f"{what}: {len(cameras)} groups of {100 * kept.mean():.0f} % of the pictures, "
+        f"{cameras.mean() if len(cameras) else 0:.1f} cameras in each, {100 * contradiction(labels, frames):.2f} % "
+        f"contradiction; by labels {100 * wrong:.1f} % of the pairs within groups are wrong",
+        flush=True,
     )
+
+
+def followed(network: torch.nn.Module, frames: Frames, gap: int) -> Labels:
+    """(N,) chains of frames by what a network says, -1 for pictures that are alone; see `tracklets`."""
+    labels = tracklets(centered(embed(network, frames.pictures), frames.camera), frames.pairs(gap))
+    return np.where(np.bincount(labels)[labels] > 1, labels, -1)
 
 
 def measure_market(setting: Setting, evidence: Evidence) -> None:
@@ -597,7 +659,8 @@ def measure_market(setting: Setting, evidence: Evidence) -> None:
     if not setting.shared or not setting.market_run:
         raise DataError("The part market needs photographs and a run.", "Name them by --shared and --market-run.")
     market = Market.open(setting.shared)
-    frames = read_frames(setting.shared / "market1501" / "train", BODY)
+    train_folder = setting.shared / "market1501" / "train"
+    frames, truth = frames_of(train_folder, setting.work / "packs"), true_people(train_folder)
     everyone = setting.everyone
     world = everyone.images(np.arange(len(everyone)))
     recipe = setting.recipe(
@@ -605,14 +668,19 @@ def measure_market(setting: Setting, evidence: Evidence) -> None:
         optimizer={"rate": 0.001, "warmup": 50, "decay": 0.0005},
     )  # fmt: skip
     begun = setting.trained(ISR, recipe, frames, GAP)
-    first = load_network(begun)[0]
+    first = reestimated(load_network(begun)[0], frames.pictures)
+    tell("chains after ISR", followed(first, frames, GAP), frames, truth)
     mixed = setting.recipe(
         "market-mix", 0, MARKET_MIX, license=TERMS, network={**LARGE, "dropout": 0.2}, start=str(begun), losses=PAIRS,
         optimizer={"rate": 0.001, "warmup": 100, "last": 0.005, "decay": 0.0005}, ema=0.998,
     )  # fmt: skip
-    chosen = groups_for(first, frames)
+    # Beside the weights, whose folder stands for all that decided them.
+    chosen, groups = groups_for(first, frames, begun.with_name("groups.npz"))
+    tell(f"groups within {chosen.eps} after ISR", groups, frames, truth)
     plan = Plan(eps=chosen.eps, every=setting.every(200), real=0.75)
-    network = setting.learned(DomainMix, mixed, world, everyone.labels("look"), frames, Smoothed(frames), plan)
+    mix = setting.learned(DomainMix, mixed, world, everyone.labels("look"), frames, Smoothed(frames), plan)
+    network = reestimated(mix, frames.pictures)
+    tell("groups after DomainMix", groups_by(network, frames, [chosen.eps])[chosen.eps], frames, truth)
     small = np.stack([resize(image, BODY[1], BODY[0]) for image in market.images])
     weights = next(setting.market_run.glob("*.safetensors"))
     supervised = market.evaluate(encode_bodies(TrainedEncoder(weights), market.images, "supervised"))

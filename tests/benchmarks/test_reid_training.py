@@ -250,6 +250,37 @@ def test_groups_are_told_by_number_share_cameras_and_contradiction():
     assert none == bench.Grouped(0.3, 0, 0, 0.0, 0.0, np.inf) and "groups within 0.3: 0 of 0 %" in str(none)
 
 
+def test_frames_are_decoded_once_and_people_are_told_in_their_order(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "train"
+    folder.mkdir()
+    for i, person in enumerate([7, 2, 2, 9, 7, 9]):
+        name = f"{person:04d}_c{1 + i % 2}s1_{100 + 10 * (i // 2):06d}_00.png"
+        Image.fromarray(np.full((8, 4, 3), person, np.uint8)).save(folder / name)
+    first = bench.frames_of(folder, tmp_path / "cache")
+    people = bench.true_people(folder)
+    assert (first.pictures[:, 0, 0, 0] == people).all() and sorted(people) == [2, 2, 7, 7, 9, 9]
+    monkeypatch.setattr(bench, "read_frames", None)
+    again = bench.frames_of(folder, tmp_path / "cache")
+    assert all((getattr(first, name) == getattr(again, name)).all() for name in ("pictures", "camera", "frame"))
+    bench.tell("here", np.array([0, 0, -1, 1, 1, -1]), first, np.array([1, 1, 2, 3, 4, 4]))
+    assert "here: 2 groups of 67 % of the pictures" in (told := capsys.readouterr().out)
+    assert "by labels 50.0 % of the pairs" in told
+    # Other files under the same names are read again.
+    Image.fromarray(np.full((9, 4, 3), 5, np.uint8)).save(next(folder.iterdir()))
+    with pytest.raises(TypeError):
+        bench.frames_of(folder, tmp_path / "cache")
+
+
+def test_the_distance_of_groups_is_chosen_once(tmp_path, monkeypatch):
+    frames, _ = walks(people=12, cameras=2)
+    network = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d((4, 1)), torch.nn.Flatten())
+    found, labels = bench.groups_for(network, frames, tmp_path / "groups.npz")
+    assert found == bench.grouped(labels, frames, found.eps) and found.groups > 1
+    monkeypatch.setattr(bench, "embed", None)
+    again, same = bench.groups_for(network, frames, tmp_path / "groups.npz")
+    assert again == found and (same == labels).all()
+
+
 def test_worlds_are_told_by_what_their_people_share_and_not_by_who_is_in_them():
     who = np.repeat(np.arange(40), 4)
     network = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d((4, 2)), torch.nn.Flatten())
