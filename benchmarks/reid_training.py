@@ -931,7 +931,7 @@ def measure_contour(setting: Setting, evidence: Evidence) -> None:
         "contour: borders of the world's own segmentation, rays at learned angles, which are "
         f"{np.mean(moved):.1f} degrees away from even ones; edges: gradients instead; colors: every color of the "
         "person is by chance; clothes: skin and hair keep theirs; both: contour and colors side by side; "
-        f"{CONTOUR_STEPS} steps of 64 pictures"
+        f"{CONTOUR_STEPS} steps of 64 pictures; {setting.told_seeds}"
     )
     for name, each in runs.items():
         alone = {kind: found for kind, found in each.items() if kind != "both"}
@@ -1023,7 +1023,7 @@ def measure_lde(setting: Setting, evidence: Evidence) -> None:
     note = (
         f"another Shot of the same Look in a world that was not trained on, another one for each seed; {len(SEEN)} "
         "worlds with other people in each; split: features are parted and domains not expanded; mixed: statistics of "
-        f"early maps are mixed; {LDE_STEPS} steps of 64 pictures"
+        f"early maps are mixed; {LDE_STEPS} steps of 64 pictures; {setting.told_seeds}"
     )
     add_comparison(evidence, "reid_training.lde", "lde", runs, note)
     add_comparison(evidence, "reid_training.lde.faceless", "lde", without_faces, f"faces hidden; {note}")
@@ -1164,7 +1164,8 @@ def measure_snp(setting: Setting, evidence: Evidence) -> None:
             runs.setdefault(kind, []).append(judged.judge(embed(network, judged.pictures), "world-within-look"))
     note = (
         f"another Shot of the same Look in the target; {budget} of {len(names)} people at most; of those found before "
-        f"the budget {100 * np.mean(right):.0f} % are of the world that the target was made from; {SNP_STEPS} steps"
+        f"the budget {100 * np.mean(right):.0f} % are of the world that the target was made from; {SNP_STEPS} steps; "
+        f"{setting.told_seeds}"
     )
     add_comparison(evidence, "reid_training.snp", "snp", runs, note)
 
