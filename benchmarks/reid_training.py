@@ -1373,10 +1373,14 @@ def measure_cast(setting: Setting, evidence: Evidence) -> None:
         f"pairs of faces, one of everybody in each Look, at a false acceptance rate of {100 * FAR:g} % of these pairs "
         f"(tar) or where both errors are equal (eer); {note}",
     )  # fmt: skip
-    for kind, told in labels_told.items():
-        for figure, value in zip(("precision", "recall"), 100 * np.mean(told, 0), strict=True):
+    # What the folders were like as they came is decided by how they were made.
+    came = 100 * np.mean(labels_told["noisy"], 0)
+    for kind in ("once", "cast"):
+        cleaned = 100 * np.mean(labels_told[kind], 0)
+        for figure, value, before in zip(("precision", "recall"), cleaned, came, strict=True):
             evidence.add(
-                f"reid_training.cast.label_{figure}_{kind}", value, "%", n=len(told),
+                f"reid_training.cast.label_{figure}_{kind}", value, "%", n=len(setting.seeds),
+                against=("as they came", before),
                 note="of pairs of pictures with one label, those of one person; or of pairs of one person, those with "
                 "one label; n counts seeds",
             )  # fmt: skip
