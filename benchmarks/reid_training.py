@@ -727,20 +727,23 @@ COLORS = ("top_color", "coat_color", "bottom_color", "shoes_color", "bag_color",
 OTHERS = ("gender", "age_group", "skin_group", "hair_style", "hair_color", "beard", "glasses")
 
 
-def targets(chips: Chips) -> dict[str, dict[str, Any]]:
-    """The detector's attributes with the values that these people have."""
-    facts = [json.loads(text) for text in chips.column("facts")]
+def targets(halves: Sequence[Chips]) -> dict[str, dict[str, Any]]:
+    """The detectors' attributes with the values that people of all halves have: a detector cannot learn others."""
     found: dict[str, dict[str, Any]] = {}
-    for name in (*OTHERS, *CLOTHES):
-        values = chips.column(name)
-        texts = {("yes" if v else "no") if isinstance(v, bool | np.bool_) else str(v) for v in values if v is not None}
-        if len(texts) > 1:
-            found[name] = {"column": name, "classes": sorted(texts)}
-    for name in COLORS:
-        texts = {known[name] for known in facts if name in known}
-        if len(texts) > 1:
-            found[name] = {"fact": name, "classes": sorted(texts)}
+    for name in (*OTHERS, *CLOTHES, *COLORS):
+        source = "fact" if name in COLORS else "column"
+        classes = sorted(set.intersection(*(values_of(chips, name, source) for chips in halves)))
+        if len(classes) > 1:
+            found[name] = {source: name, "classes": classes}
     return found
+
+
+def values_of(chips: Chips, name: str, source: str) -> set[str]:
+    """The values of a column or of a fact, as a recipe names them."""
+    if source == "fact":
+        return {known[name] for text in chips.column("facts") if name in (known := json.loads(text))}
+    values = chips.column(name)
+    return {("yes" if v else "no") if isinstance(v, bool | np.bool_) else str(v) for v in values if v is not None}
 
 
 def halves(setting: Setting, people: People) -> list[Path]:
@@ -778,15 +781,16 @@ def told_by(weights: Path, pictures: Pictures) -> dict[str, Vectors]:
 
 def described(setting: Setting, people: People, judged: People) -> tuple[dict[str, Vectors], dict[str, Vectors]]:
     """What detectors tell of those who are trained on and judged; of nobody whom the detector was trained on."""
-    wanted = targets(people.chips)
+    folders = halves(setting, people)
+    packs = [pack(folder, Cut("whole", BODY), setting.work / "packs") for folder in folders]
+    wanted = targets(packs)
     found: list[dict[str, Vectors]] = []
     whose = []
-    for half, folder in enumerate(halves(setting, people)):
+    for half, (folder, chips) in enumerate(zip(folders, packs, strict=True)):
         recipe = setting.recipe(
             f"made-detector-{half}", 0, DETECTOR_STEPS, network={**LARGE, "dim": 128}, task="attributes",
             data={"source": str(folder), "holdout": 0.0}, batch={"size": 64}, targets=wanted,
         )  # fmt: skip
-        chips = pack(folder, Cut("whole", BODY), setting.work / "packs")
         out = setting.folder(recipe, digest(recipe.fingerprint, chips.fingerprint))
         if not (out / "record.json").exists():
             train(recipe, out, resume=(out / "checkpoint.pt").exists(), cache=setting.work / "packs")

@@ -1,6 +1,7 @@
 """The benchmark of trainings without labels: its videos, folders and other worlds, not its trainings."""
 
 import io
+import json
 import sys
 from pathlib import Path
 
@@ -177,6 +178,21 @@ def test_rays_that_were_not_moved_are_not_turned():
     with torch.no_grad():
         network.streams[0].polar.gaps[0] += 0.5
     assert bench.turned(network) > 1
+
+
+def test_detectors_are_asked_for_what_both_halves_of_the_people_show():
+    def half(hair, hats, coats):
+        facts = np.array([json.dumps({"coat_color": coat} if coat else {}) for coat in coats], object)
+        nothing = dict.fromkeys((*bench.OTHERS, *bench.CLOTHES), np.array([None] * 3, object))
+        columns = {**nothing, "hair_color": np.array(hair, object), "hat": np.array(hats), "facts": facts}
+        return Chips(Path("nowhere"), Cut("whole", (16, 8)), "", columns, np.arange(3))
+
+    first = half(["brown", "green", "black"], [True, False, True], ["red", "blue", None])
+    second = half(["black", "brown", None], [False, True, True], ["red", "red", "green"])
+    assert bench.targets([first, second]) == {
+        "hair_color": {"column": "hair_color", "classes": ["black", "brown"]},
+        "hat": {"column": "hat", "classes": ["no", "yes"]},
+    }
 
 
 def test_pictures_of_nobody_are_alone():
