@@ -69,7 +69,7 @@ from ipse.training.domainmix import DomainMix, Plan, cameras_of, contradiction, 
 from ipse.training.frames import Frames, read_frames
 from ipse.training.isr import ISR, Associations, reliable_contrast, tracklets
 from ipse.training.lde import Expansion, LatentDomainExpansion
-from ipse.training.learning import Learner, Parts, centered, embed, learn, progress, reestimated
+from ipse.training.learning import Learner, Parts, centered, embed, learn, progress
 from ipse.training.loop import train, with_steps
 from ipse.training.networks import load_network
 from ipse.training.recipe import TrainRecipe
@@ -475,8 +475,7 @@ def measure_domainmix(setting: Setting, evidence: Evidence) -> None:
             told.setdefault(kind, []).append(domains_told(network, known_worlds, held.column("person")))
             if kind == "mix":
                 # With the network that came out, since what was grouped on the way is not kept.
-                seeing = reestimated(network, frames.pictures)
-                vectors = centered(embed(seeing, frames.pictures), frames.camera)
+                vectors = centered(embed(network, frames.pictures), frames.camera)
                 groups, _ = reliable_clusters(Neighbors()(vectors, plan.eps + plan.gap), plan)
                 tell(f"groups after DomainMix, seed {seed}", groups, frames, real.day)
                 kept = groups >= 0
@@ -668,7 +667,7 @@ def measure_market(setting: Setting, evidence: Evidence) -> None:
         optimizer={"rate": 0.001, "warmup": 50, "decay": 0.0005},
     )  # fmt: skip
     begun = setting.trained(ISR, recipe, frames, GAP)
-    first = reestimated(load_network(begun)[0], frames.pictures)
+    first = load_network(begun)[0]
     tell("chains after ISR", followed(first, frames, GAP), frames, truth)
     mixed = setting.recipe(
         "market-mix", 0, MARKET_MIX, license=TERMS, network={**LARGE, "dropout": 0.2}, start=str(begun), losses=PAIRS,
@@ -678,8 +677,7 @@ def measure_market(setting: Setting, evidence: Evidence) -> None:
     chosen, groups = groups_for(first, frames, begun.with_name("groups.npz"))
     tell(f"groups within {chosen.eps} after ISR", groups, frames, truth)
     plan = Plan(eps=chosen.eps, every=setting.every(200), real=0.75)
-    mix = setting.learned(DomainMix, mixed, world, everyone.labels("look"), frames, Smoothed(frames), plan)
-    network = reestimated(mix, frames.pictures)
+    network = setting.learned(DomainMix, mixed, world, everyone.labels("look"), frames, Smoothed(frames), plan)
     tell("groups after DomainMix", groups_by(network, frames, [chosen.eps])[chosen.eps], frames, truth)
     small = np.stack([resize(image, BODY[1], BODY[0]) for image in market.images])
     weights = next(setting.market_run.glob("*.safetensors"))
@@ -694,8 +692,8 @@ def measure_market(setting: Setting, evidence: Evidence) -> None:
         for short, figure in (("map", "mAP"), ("rank1", "rank-1")):
             add_mean(
                 evidence, f"reid_training.market.{short}_{name}", [result.values()[figure]], whose,
-                note=f"no label of a photograph; begun with body-world, {steps}; statistics of BatchNorm of the "
-                "unlabeled pictures; Market-1501 val; one training, of seed 0",
+                note=f"no label of a photograph; begun with body-world, {steps}; Market-1501 val; one training, "
+                "of seed 0",
             )  # fmt: skip
         both = np.stack([result.values()["mAP"], reference], 1)
         ratio = bootstrap_ci(both, whose, statistic=lambda rows: float(rows[:, 0].mean() / rows[:, 1].mean()))

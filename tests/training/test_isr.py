@@ -21,7 +21,7 @@ from ipse.encoders.trained import TrainedEncoder  # noqa: E402
 from ipse.errors import DataError, TrainingError  # noqa: E402
 from ipse.training.frames import Frames, read_frames  # noqa: E402
 from ipse.training.isr import ISR, Associations, associate, reliable_contrast, tracklets  # noqa: E402
-from ipse.training.learning import learn, reestimated  # noqa: E402
+from ipse.training.learning import learn  # noqa: E402
 
 
 def save(folder, people):
@@ -114,24 +114,6 @@ def test_nobody_near_in_a_video_is_told_apart_but_in_the_frames_that_are_matched
     found = learner.unsure(np.arange(7), [(np.array([0, 1]), np.array([2]))])
     # Of the others only row 3 is near: not in another video, by another camera, or much later.
     assert {tuple(pair) for pair in np.argwhere(found).tolist()} == {(0, 3), (1, 3), (2, 3), (3, 0), (3, 1), (3, 2)}
-
-
-def test_statistics_of_norms_are_those_of_the_pictures_as_they_are():
-    shown = pictures(np.arange(40))
-    torch.manual_seed(0)
-    network = torch.nn.Sequential(
-        torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Dropout(0.9), torch.nn.BatchNorm2d(4)
-    )
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    found = reestimated(network, shown)
-    assert all(torch.equal(network.state_dict()[name], value) for name, value in before.items()) and network.training
-    assert not any(module.training for module in found.modules()) and found[1].momentum == network[1].momentum
-    with torch.no_grad():
-        maps = found[0]((torch.from_numpy(shown).permute(0, 3, 1, 2).float() - 127.5) / 127.5)
-    assert torch.allclose(found[1].running_mean, maps.mean((0, 2, 3)), atol=1e-5)
-    assert torch.allclose(found[1].running_var, maps.var((0, 2, 3)), rtol=1e-4)
-    # Nothing is dropped on the way to the second.
-    assert torch.allclose(found[3].running_var, torch.ones(4), atol=1e-2)
 
 
 def test_people_are_learned_from_frames_and_a_stopped_run_goes_on(tmp_path):

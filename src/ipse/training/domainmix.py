@@ -8,11 +8,10 @@ other groups each time, theirs begin so again. After a while a discriminator lea
 the features also move to where it cannot (`balance`).
 
 Criteria and their numbers are those of the published code. Changed: the middle of its camera is taken off every real
-feature before features are grouped, since small networks tell cameras better than people, and features are grouped by
-a network whose BatchNorm statistics are those of the real pictures; the discriminator learns in every step beside the
-network, not in each tenth alone, which in trainings of hundreds of steps is too seldom to learn anything; the share of
-real pictures in a batch is chosen; the classifier sees scaled cosines; and the other losses are those of the recipe,
-which were a soft triplet of the hardest pairs.
+feature before features are grouped, since small networks tell cameras better than people; the discriminator learns in
+every step beside the network, not in each tenth alone, which in trainings of hundreds of steps is too seldom to learn
+anything; the share of real pictures in a batch is chosen; the classifier sees scaled cosines; and the other losses are
+those of the recipe, which were a soft triplet of the hardest pairs.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from ipse.catalogue import system
 from ipse.encoders.backbones import Backbone
 from ipse.errors import TrainingError
 from ipse.training.frames import Frames
-from ipse.training.learning import Learner, Parts, Vectors, centered, reestimated
+from ipse.training.learning import Learner, Parts, Vectors, centered
 from ipse.training.losses import SumOfLosses
 from ipse.training.recipe import TrainRecipe
 from ipse.training.samplers import IdentitySampler
@@ -296,8 +295,7 @@ class DomainMix(Learner):
         if step == 0:
             self.renew(self.weight, 0, middles(self.embed(average, self.world), self.numbers.numpy()))
         if step % self.plan.every == 0:
-            seeing = reestimated(average, self.real.pictures, self.recipe.mean, self.recipe.std)
-            vectors = self.embed(seeing, self.real.pictures)
+            vectors = self.embed(average, self.real.pictures)
             threshold = float(self.threshold)
             found, threshold = reliable_clusters(
                 self.links(centered(vectors, self.real.camera), self.plan.eps + self.plan.gap),
@@ -318,8 +316,7 @@ class DomainMix(Learner):
                 )
             self.groups.copy_(torch.from_numpy(found))
             self.threshold.fill_(threshold)
-            # In batches of both domains the statistics are of both, as in the running ones of the average.
-            self.renew(self.weight, self.classes, middles(self.embed(average, self.real.pictures), found))
+            self.renew(self.weight, self.classes, middles(vectors, found))
             self.from_real = None
         if self.from_real is None and int(self.groups.max()) + 1 >= self.of_real:
             rows = np.flatnonzero(self.groups.numpy() >= 0)

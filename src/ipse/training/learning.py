@@ -6,8 +6,6 @@ network itself, a `Learner` makes them, and this loop moves the weights by the s
 
 from __future__ import annotations
 
-import copy
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -121,41 +119,6 @@ def embed(
             found.append(functional.normalize(network((pixels - mean) / std, *told)))
     network.train(training)
     return torch.cat(found).numpy()
-
-
-def reestimated(network: nn.Module, pictures: Pictures, mean: float = 127.5, std: float = 127.5) -> nn.Module:
-    """A copy of a network whose BatchNorm statistics are those of (N, H, W, 3) pictures as they are.
-
-    The running statistics of a training are of changed pictures, of batches that may each be from one camera, and of
-    weights of before. These are means over batches by chance of the statistics that the weights as they are give:
-    precise BatchNorm (Wu and Johnson, "Rethinking 'Batch' in BatchNorm", 2021, section 3).
-
-    Parameters
-    ----------
-    network
-        Left as it is; all of it but its norms works as where it is used, such as dropout.
-    pictures
-        Two or more.
-    mean, std
-        The network sees (pixel - mean) / std.
-    """
-    found = copy.deepcopy(network).eval()
-    norms = [module for module in found.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    momentum = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        # PyTorch's word for the plain mean over all batches.
-        norm.momentum = None
-        norm.train()
-    # By chance, since pictures of one camera may stand together; equally many, since few pictures tell no variance.
-    order = np.random.default_rng(0).permutation(len(pictures))
-    with torch.no_grad():
-        for rows in np.array_split(order, math.ceil(len(order) / _BATCH)):
-            pixels = torch.from_numpy(pictures[rows]).permute(0, 3, 1, 2).float()
-            found((pixels - mean) / std)
-    for norm, before in zip(norms, momentum, strict=True):
-        norm.momentum = before
-    return found.eval()
 
 
 def centered(vectors: Vectors, camera: npt.NDArray[np.int64]) -> Vectors:
