@@ -13,6 +13,9 @@ distance from the captions' own renderings to those. Detection: the HOG detector
 camera. Diversity: the distance by dlib's face network of two seeds of one caption, beside that of two people who are
 rendered with the same age group, gender and skin tone.
 
+Identity: a quarter as many people by two pictures each, of which one is encoded and decoded: what is lost there no
+method brings back.
+
 Reading: facts told from the states of captions, which are all that the U-Net sees of a text.
 
 Inversion: renderings of a quarter of the people, each by its full caption, inverted and made again. Samplers: the
@@ -114,6 +117,19 @@ class Setting:
     def real(self) -> Rendered:
         """The captions' own renderings."""
         return rendered(self.work / f"captions-{self.start}", self.start, self.people, self.workers, Recipe.load(FACES))
+
+    def twice(self, people: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+        """Two pictures (people, H, W, 3) of each of some people, in two looks."""
+        folder = self.work / f"twice-{self.start}-{people}"
+        start, workers = self.start, self.workers
+        write_dataset(Recipe.load(FACES), folder, people=people, looks=2, shots=1, start=start, workers=workers)
+        table = (
+            read_dataset(folder)
+            .table(["image", "person", "look"])
+            .sort_by([("person", "ascending"), ("look", "ascending")])
+        )
+        images = np.stack([read_image(image["bytes"]) for image in table["image"].to_pylist()])
+        return images[::2], images[1::2]
 
     @cached_property
     def bodies(self) -> Rendered:
@@ -298,20 +314,45 @@ def samplers(evidence: Evidence, setting: Setting) -> None:
         )
 
 
+def face_vectors(images: npt.NDArray[np.uint8], what: str) -> npt.NDArray[np.float32]:
+    """(N, 128) vectors by dlib's face network, NaN where there is no face."""
+    detector, encoder = HogDetector(), DlibFaceEncoder(threads=1)
+    out = np.full((len(images), encoder.dim), np.nan, np.float32)
+    for i, image in enumerate(track(images, description=what)):
+        if found := detector.detect(image):
+            out[i] = encoder.encode(align(image, [found[0]], encoder.chip.template))[0]
+    return out
+
+
+def identity(evidence: Evidence, setting: Setting) -> None:
+    """Add how many people are known again in what the autoencoder leaves of them; no face is nobody."""
+    count = max(2, setting.people // 4)
+    one, two = setting.twice(count)
+    back = np.stack(
+        [setting.base.decode(setting.base.encode(image)) for image in track(two, description="autoencoder")]
+    )
+    gallery = face_vectors(one, "gallery")
+
+    def known(images: npt.NDArray[np.uint8], what: str) -> npt.NDArray[np.float64]:
+        """(count,) whether the nearest picture of another day is the person's own, in %."""
+        apart = np.linalg.norm(face_vectors(images, what)[:, None] - gallery, axis=2)
+        apart = np.where(np.isfinite(apart), apart, np.inf)
+        own = np.diagonal(apart)
+        return 100.0 * (np.isfinite(own) & (own <= apart.min(1)))
+
+    ours, theirs = known(back, "decoded"), known(two, "rendered")
+    evidence.add(
+        "base.known_again", float(ours.mean()), "%", n=count, ci95=bootstrap_ci(ours),
+        against=("renderings", float(theirs.mean())),
+        note=f"autoencoder alone; rank-1 among {count} people by one picture of another look, dlib's face network",
+    )  # fmt: skip
+
+
 def faces(evidence: Evidence, setting: Setting) -> None:
     """Add the figures of detection and of diversity."""
     first, second, real = setting.made, setting.again, setting.real
-    detector, encoder = HogDetector(), DlibFaceEncoder(threads=1)
-
-    def look(images: npt.NDArray[np.uint8], what: str) -> npt.NDArray[np.float32]:
-        """(N, 128) vectors, NaN where there is no face."""
-        out = np.full((len(images), encoder.dim), np.nan, np.float32)
-        for i, image in enumerate(track(images, description=what)):
-            if found := detector.detect(image):
-                out[i] = encoder.encode(align(image, [found[0]], encoder.chip.template))[0]
-        return out
-
-    one, two, true = look(first, "faces"), look(second, "faces of another seed"), look(real.images, "rendered faces")
+    one, two = face_vectors(first, "faces"), face_vectors(second, "faces of another seed")
+    true = face_vectors(real.images, "rendered faces")
     frontal = np.array([fact.get("head") == "facing the camera" for fact in real.facts])
     found, found_real = (100 * np.isfinite(x[frontal, 0]) for x in (one, true))
     evidence.add(
@@ -494,6 +535,7 @@ PARTS: dict[str, Callable[[Evidence, Setting], None]] = {
     "reading": reading,
     "samplers": samplers,
     "faces": faces,
+    "identity": identity,
     "cost": cost,
     "inversion": inversion,
     "adapter": adapter,

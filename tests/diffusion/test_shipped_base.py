@@ -17,7 +17,7 @@ def world():
 
 
 def test_it_is_small(world):
-    assert world.kind == "world" and world.size == (128, 128) and world.latent == (4, 16, 16)
+    assert world.kind == "world" and world.size == (128, 128) and world.latent == (8, 16, 16)
     assert world.record["bytes"] < 40e6
     assert sum(path.stat().st_size for path in SHIPPED.rglob("*") if path.is_file()) < 60e6
 

@@ -80,7 +80,7 @@ _stage(
 
 For example:
 
-- `ipse train base vae recipes/base/vae.yaml --data faces --data more-faces`
+- `ipse train base vae recipes/base/vae-start.yaml --data faces --data more-faces`
 """,
 )
 _stage(
