@@ -22,6 +22,13 @@ def test_it_is_small(world):
     assert sum(path.stat().st_size for path in SHIPPED.rglob("*") if path.is_file()) < 60e6
 
 
+def test_what_gave_a_loss_cannot_judge_it(world):
+    from ipse.encoders import open_encoder
+    from ipse.personalize import open_method
+
+    assert open_method("bare", world).trained_with == (open_encoder("face-world").fingerprint,)
+
+
 def test_it_knows_the_words_of_the_worlds_captions(world):
     who = person(7)
     for number in range(3):

@@ -412,6 +412,7 @@ def test_more_channels_of_the_latent_go_on_from_fewer(data, cache, tmp_path):
     torch.testing.assert_close(stage.network.encode(pictures).latent_dist.mean[:, :4], before.mean)
     loss, parts = stage.loss(np.arange(4), np.random.default_rng(0))
     assert parts["perceptual"] > 0
+    assert [len(one) for one in stage.trained_with] == [64], "the encoder that gives the loss cannot judge the base"
     rest = sum(parts[name].item() * weight for name, weight in (("l1", 1), ("edges", 1), ("color", 1), ("kl", 3e-4)))
     assert loss.item() == pytest.approx(rest + parts["perceptual"].item(), rel=1e-5)
 

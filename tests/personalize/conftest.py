@@ -193,7 +193,7 @@ def batch_of(base):
             scheduler.get_velocity(clean, noise, steps),
             words,
             [{name: value for name, value in features(rows).items() if name in method.features}],
-            {**features(rows), "face": face, "who": torch.nn.functional.normalize(torch.randn(rows, 256))},
+            {**features(rows), "face": face},
             torch.ones(rows, dtype=torch.bool),
         )
 

@@ -101,9 +101,9 @@ def test_the_taste_learns_from_pairs_and_not_from_its_reward(base, shown):
 def test_the_loss_has_both_rewards_beside_the_error(method, batch):
     torch.manual_seed(0)
     with_rewards, parts = method.loss(batch)
-    assert {"mse", "unlike", "faces", "liked", "preference"} <= parts.keys()
+    assert {"mse", "unlike_made", "faces", "liked", "preference"} <= parts.keys()
     error, _ = method.denoising_error(method.predict(batch), batch)
-    told = 0.2 * parts["unlike"] - 0.001 * parts["liked"] + parts["preference"]
+    told = 0.2 * parts["unlike_made"] - 0.001 * parts["liked"] + parts["preference"]
     torch.testing.assert_close(with_rewards, error + told)
     without = method.of(method.network)
     without.options = RewardOptions(identity=0, aesthetic=0)

@@ -141,6 +141,11 @@ class Base:
         return digest.hexdigest()
 
     @property
+    def trained_with(self) -> tuple[str, ...]:
+        """Fingerprints of encoders that gave a loss in its training, and cannot judge its pictures."""
+        return tuple(self.record.get("trained_with", ()))
+
+    @property
     def latent(self) -> tuple[int, int, int]:
         """Shape of a latent: channels, height, width."""
         config = self.pipeline.unet.config

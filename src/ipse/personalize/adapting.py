@@ -104,7 +104,7 @@ class Batch:
         where the person is to be. Some are of nobody.
     own
         Features of the pictures themselves, `Adapting.regions` among them; with a loss on identity also ``five``, where
-        the face is, and ``who`` (D,), the mean vector of all pictures of the person, of length 1.
+        the face is, and ``vector``.
     known
         (B,) bool: rows that are told who is shown.
     progress
@@ -143,7 +143,7 @@ class Options:
     gamma, focus, features
         See `ipse.diffusion.training.denoiser.DenoiserOptions`.
     likeness
-        Weight of the loss on identity: 1 less the cosine of the face that a prediction stands for and the person's.
+        Weight of the loss on identity, 1 less the cosine of the face that a prediction stands for and the picture's.
     seen
         Rows of a batch that it sees: decoding is dear.
     quiet
@@ -300,7 +300,7 @@ class Adapting:
             self.trained = adapter
         else:
             self._open(adapter, encoder)
-        self.trained_with = tuple(self.trained.record["trained_with"])
+        self.trained_with = tuple(dict.fromkeys((*self.trained.record["trained_with"], *base.trained_with)))
         self.network = self.trained.network.to(base.device, base.pipeline.unet.dtype).eval()
 
     # --- What a system says -----------------------------------------------------------------------------------------
@@ -369,13 +369,17 @@ class Adapting:
         return error + self.options.likeness * unlike, parts | {"unlike": unlike}
 
     def unlike(self, predicted: Tensor, batch: Batch) -> Tensor:
-        """1 less the cosine of the faces of predicted pictures and the people's, of rows with little noise."""
+        """1 less the cosine of the faces of predicted pictures and of these as they are, of rows with little noise.
+
+        The own picture's face and not the reference's: that would be less like it in expression, too, and what words
+        say of the face would count less.
+        """
         levels = len(self.base.pipeline.scheduler.alphas_cumprod)
         rows = (batch.known & (batch.steps < self.options.quiet * levels)).nonzero()[: self.options.seen, 0]
         if not len(rows):
             return predicted.new_zeros(())
         faces = self.likeness(self.guess(predicted, batch)[rows], batch.own["five"][rows])
-        return 1 - (faces * batch.own["who"][rows]).sum(1).mean()
+        return 1 - (faces * batch.own["vector"][rows]).sum(1).mean()
 
     @cached_property
     def likeness(self) -> Likeness:

@@ -26,12 +26,12 @@ class Bare:
     """
 
     name = "bare"
-    trained_with: tuple[str, ...] = ()
     most_people = 1_000_000
     strengths = (0.0,)
 
     def __init__(self, base: Base, steps: int = 20, guidance: float | None = None) -> None:
         self.base, self.steps, self.guidance = base, steps, guidance
+        self.trained_with = base.trained_with
 
     def fit(self, *people: Sequence[npt.NDArray[np.uint8]]) -> Bare:
         """Nothing is learned of anybody."""

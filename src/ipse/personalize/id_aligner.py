@@ -132,15 +132,15 @@ class Rewarded(Adapting):
         if not (options.identity or options.aesthetic):
             return error, parts
         learned = self._learned(predicted, batch)
-        unlike = found = liked = error.new_zeros(())
+        strange = found = liked = error.new_zeros(())
         rows = batch.known.nonzero()[: options.seen, 0]
         if len(rows):
             pixels = self._pixels(self.made(batch, rows))
             (person,) = batch.people
-            unlike, found = self.unlike_made(pixels, person["vector"][rows])
+            strange, found = self.unlike_made(pixels, person["vector"][rows])
             liked = self.network.taste.reward(pixels).mean()
-        parts |= {"unlike": unlike, "faces": found, "liked": liked, "preference": learned}
-        return error + options.identity * unlike - options.aesthetic * liked + learned, parts
+        parts |= {"unlike_made": strange, "faces": found, "liked": liked, "preference": learned}
+        return error + options.identity * strange - options.aesthetic * liked + learned, parts
 
     def made(self, batch: Batch, rows: Tensor) -> Tensor:
         """(n, c, h, w) the clean latents that one of the last steps from noise sees, with gradients through that."""
@@ -272,7 +272,8 @@ class IDAlignerLoRA:
     ) -> None:
         self.base, self.steps, self.guidance = base, steps, guidance
         self.reader = FaceReader(base, encoder)
-        self.trained_with = tuple(self.reader.fingerprints(_LowRank.features).values())
+        told = self.reader.fingerprints(_LowRank.features).values()
+        self.trained_with = tuple(dict.fromkeys((*told, *base.trained_with)))
 
     def fit(self, *people: Sequence[npt.NDArray[np.uint8]]) -> Fitted:
         """Tune for a person (algorithm 2).

@@ -235,24 +235,6 @@ class Pairs:
         return out
 
 
-def mean_vectors(vectors: npt.NDArray[np.floating[Any]], corpus: Corpus) -> npt.NDArray[np.float32]:
-    """(M, D) for each row of a corpus's folder the mean vector of its person's pictures in the corpus, of length 1.
-
-    Parameters
-    ----------
-    vectors
-        (M, D) of all rows of the folder.
-    corpus
-        Some of these rows, and whom they show.
-    """
-    out = np.zeros(vectors.shape, np.float32)
-    people, person = np.unique(corpus.person, return_inverse=True)
-    sums = np.zeros((len(people), vectors.shape[1]), np.float32)
-    np.add.at(sums, person, np.asarray(vectors[corpus.rows], np.float32))
-    out[corpus.rows] = (sums / np.linalg.norm(sums, axis=1, keepdims=True))[person]
-    return out
-
-
 class AdapterStage(Stage):
     """Train the adapter of a system.
 
@@ -288,8 +270,8 @@ class AdapterStage(Stage):
         super().__init__(recipe, corpus, device)
         self.weigh = PartWeights(parts, method.options.features, recipe.pixels, device)
         self.base, self.method, self.network = base, method, method.network
+        self.trained_with = method.trained_with
         self.store = store
-        self.who = mean_vectors(store["vector"], corpus) if method.options.likeness else None
         pipeline = base.pipeline
         self.latents = Feed(latents_of(corpus, pipeline.vae, device, store.on_look), device)
         options = method.options
@@ -304,12 +286,11 @@ class AdapterStage(Stage):
 
     def seen(self, stored: npt.NDArray[np.int64], more: Sequence[str] = ()) -> Features:
         """Features (n, …) of some rows of the folder: those of the method, and more."""
-        names = dict.fromkeys((*self.method.features, *more))
-        return {name: self._one(name, stored) for name in names}
-
-    def _one(self, name: str, stored: npt.NDArray[np.int64]) -> Tensor:
-        values = self.store.look(name, stored) if name in PIXEL_FEATURES else self.store[name][stored]
-        return torch.from_numpy(np.asarray(values, np.float32)).to(self.device)
+        out = {}
+        for name in dict.fromkeys((*self.method.features, *more)):
+            values = self.store.look(name, stored) if name in PIXEL_FEATURES else self.store[name][stored]
+            out[name] = torch.from_numpy(np.asarray(values, np.float32)).to(self.device)
+        return out
 
     def batch(
         self, part: Corpus, rows: npt.NDArray[np.int64], references: npt.NDArray[np.int64], tokens: Tensor,
@@ -318,10 +299,9 @@ class AdapterStage(Stage):
         """What the method is trained or judged on: rows of a part of the corpus, with noise from torch."""
         clean = self.latents(part.rows[rows]).float()
         noise = torch.randn_like(clean)
-        own, shown = self.seen(part.rows[rows], self.method.regions), self.seen(part.rows[references])
-        if self.who is not None:
-            own["five"] = self._one("five", part.rows[rows])
-            own["who"] = torch.from_numpy(self.who[part.rows[rows]]).to(self.device)
+        more = ("five", "vector") if self.method.options.likeness else ()
+        own = self.seen(part.rows[rows], (*self.method.regions, *more))
+        shown = self.seen(part.rows[references])
         shown |= {name: own[name] for name in PLACES if name in shown}
         nobody = elsewhere(self.nobody, shown)
         person = {
@@ -508,6 +488,10 @@ def stage_of(
     encoders = reader.fingerprints(kind.features)
     # What gives a loss has a part in training, too.
     asked = options_of(kind.options_kind, recipe).likeness
+    if asked and not isinstance(reader, FaceReader):
+        raise TrainingError(
+            f"{recipe.stage} reads whole bodies, and `likeness` is of faces.", "Leave it out of the recipe's options."
+        )
     taught = reader.fingerprints((*kind.features, "vector")) if asked else encoders
     kept = [name for name in kind.features if name not in PIXEL_FEATURES]
     sizes = {name: int(store[name].shape[-1]) for name in kept if store[name].ndim > 1}

@@ -139,6 +139,7 @@ def assemble(runs: str | Path, out: str | Path, name: str = "world-base", lean: 
         for file in files:
             # Safetensors leaves them to their owner alone.
             shutil.copymode(part / "model_index.json", file)
+        told = {stage: json.loads((Path(runs) / stage / "record.json").read_text()) for stage in stages}
         record = {
             "format": FORMAT,
             "name": name,
@@ -148,7 +149,8 @@ def assemble(runs: str | Path, out: str | Path, name: str = "world-base", lean: 
             "parity": difference,
             "bytes": sum(file.stat().st_size for file in files),
             "sha256": {str(f.relative_to(part)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files},
-            "stages": {stage: json.loads((Path(runs) / stage / "record.json").read_text()) for stage in stages},
+            "trained_with": sorted({one for record in told.values() for one in record.get("trained_with", [])}),
+            "stages": told,
         }
         (part / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         part.rename(folder)

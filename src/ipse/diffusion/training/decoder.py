@@ -111,6 +111,7 @@ class DecoderStage(Stage):
         self.pixels = Feed(corpus.pixels, device)
         self.weigh = PartWeights(parts, self.options.features, recipe.pixels, device)
         self.perceptual = Perceptual().to(device).eval()
+        self.trained_with = (self.perceptual.fingerprint,)
         decoder = nn.Sequential(vae.post_quant_conv, vae.decoder).requires_grad_(True)
         self.network: nn.ModuleDict = nn.ModuleDict({"decoder": decoder, "patches": Patches(**dict(recipe.network))})
 

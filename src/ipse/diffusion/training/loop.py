@@ -52,12 +52,15 @@ class Stage(ABC):
         Which rows of the training corpus make a batch.
     progress
         Share of the steps that are done, from 0 to 1.
+    trained_with
+        Fingerprints of encoders that give a loss, which cannot judge what comes out.
     """
 
     name: ClassVar[str]
     network: nn.Module
     sampler: Sampler
     progress: float = 0.0
+    trained_with: tuple[str, ...] = ()
 
     def __init__(self, recipe: StageRecipe, corpus: Corpus, device: torch.device) -> None:
         self.recipe, self.device = recipe, device
@@ -386,6 +389,7 @@ class _Run:
             "seconds": round(self.seconds, 1),
             "processes": self.processes.num_processes,
             "parameters": sum(p.numel() for p in network.parameters()),
+            "trained_with": list(self.stage.trained_with),
             "figures": self.figures,
             "machine": machine(),
             "versions": versions(),

@@ -9,6 +9,7 @@ thousand steps brought shapes, and no colors.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,6 +104,8 @@ class VaeStage(Stage):
         else:
             begin_with_mean_colors(self.network)
         self.perceptual = Perceptual().to(device).eval() if self.options.perceptual else None
+        told = {*trained_with_at(self.options.start), *([self.perceptual.fingerprint] if self.perceptual else [])}
+        self.trained_with = tuple(sorted(told))
         self.pixels = Feed(corpus.pixels, device)
         self.weigh = PartWeights(parts, self.options.features, recipe.pixels, device)
 
@@ -177,7 +180,8 @@ class Perceptual(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.encoder = ShippedEncoder(_ENCODER).torch_module().requires_grad_(False)
+        encoder = ShippedEncoder(_ENCODER)
+        self.encoder, self.fingerprint = encoder.torch_module().requires_grad_(False), encoder.fingerprint
 
     def forward(self, ours: Tensor, theirs: Tensor) -> Tensor:
         """Of (n, 3, H, W) in -1 to 1: one number, the mean over pictures and places, summed over stages."""
@@ -187,6 +191,12 @@ class Perceptual(nn.Module):
             unit = functional.normalize(told, dim=1)
             total = total + (unit[:count] - unit[count:]).square().sum(1).mean()
         return total
+
+
+def trained_with_at(start: str) -> list[str]:
+    """Fingerprints of encoders that weights to begin with were trained with, where a record beside them tells."""
+    record = Path(start).parent / "record.json"
+    return json.loads(record.read_text()).get("trained_with", []) if start and record.is_file() else []
 
 
 class PartWeights:
