@@ -107,6 +107,7 @@ class Setting:
     people: int
     work: Path
     workers: int
+    before: Path | None = None
 
     @cached_property
     def base(self) -> Base:
@@ -326,11 +327,10 @@ def face_vectors(images: npt.NDArray[np.uint8], what: str) -> npt.NDArray[np.flo
 
 def identity(evidence: Evidence, setting: Setting) -> None:
     """Add how many people are known again in what the autoencoder leaves of them; no face is nobody."""
+    from diffusers import AutoencoderKL
+
     count = max(2, setting.people // 4)
     one, two = setting.twice(count)
-    back = np.stack(
-        [setting.base.decode(setting.base.encode(image)) for image in track(two, description="autoencoder")]
-    )
     gallery = face_vectors(one, "gallery")
 
     def known(images: npt.NDArray[np.uint8], what: str) -> npt.NDArray[np.float64]:
@@ -340,12 +340,25 @@ def identity(evidence: Evidence, setting: Setting) -> None:
         own = np.diagonal(apart)
         return 100.0 * (np.isfinite(own) & (own <= apart.min(1)))
 
-    ours, theirs = known(back, "decoded"), known(two, "rendered")
+    def back(base: Base) -> npt.NDArray[np.uint8]:
+        return np.stack([base.decode(base.encode(image)) for image in track(two, description="autoencoder")])
+
+    ours, theirs = known(back(setting.base), "decoded"), known(two, "rendered")
+    note = f"autoencoder alone; rank-1 among {count} people by one picture of another look, dlib's face network"
     evidence.add(
         "base.known_again", float(ours.mean()), "%", n=count, ci95=bootstrap_ci(ours),
-        against=("renderings", float(theirs.mean())),
-        note=f"autoencoder alone; rank-1 among {count} people by one picture of another look, dlib's face network",
+        against=("renderings", float(theirs.mean())), note=note,
     )  # fmt: skip
+    if setting.before:
+        base = load_base(setting.which, device="cpu")
+        base.pipeline.vae = AutoencoderKL.from_pretrained(setting.before)
+        earlier = known(back(base), "decoded before")
+        evidence.add(
+            "base.known_again_gain", float((ours - earlier).mean()), "points", n=count,
+            ci95=bootstrap_ci(ours - earlier),
+            against=(f"{base.pipeline.vae.config.latent_channels} channels, of vae-start", float(earlier.mean())),
+            note=f"{note}; paired",
+        )  # fmt: skip
 
 
 def faces(evidence: Evidence, setting: Setting) -> None:
@@ -553,6 +566,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--start", type=int, default=JUDGED, help="number of the first person; others are a trial")
     parser.add_argument("--people", type=int, default=1000, help="captions, and renderings of each set")
     parser.add_argument("--work", type=Path, default=Path("out/base-benchmark"), help="folder of pictures made once")
+    parser.add_argument("--before", type=Path, help="weights of vae-start.yaml, to tell what eight channels gain")
     parser.add_argument("--workers", type=int, default=2, help="processes that render")
     parser.add_argument("--sheet", type=Path, help="a PNG with 64 of the pictures")
     parser.add_argument("--dry", action="store_true", help="print the figures and write none")
@@ -560,7 +574,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parts = PARTS | OF_BODIES
     chosen = [name for name in parts if name in (options.only or PARTS)]
 
-    setting = Setting(options.base, options.judge, options.start, options.people, options.work, options.workers)
+    setting = Setting(
+        options.base, options.judge, options.start, options.people, options.work, options.workers, options.before
+    )
     evidence, console = Evidence("base", seeds=[0, 1]), Console()
     for name in chosen:
         parts[name](evidence, setting)
