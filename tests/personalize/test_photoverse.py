@@ -42,15 +42,16 @@ def test_each_branch_can_be_taken_out(base, trained, photographs):
     assert not any(np.array_equal(made[a], made[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
 
 
-def test_the_loss_on_identity_sees_little_noise_only(untrained, batch_of):
+def test_the_loss_on_identity_sees_some_noise_only(untrained, batch_of):
     method = untrained("photoverse")
     method.options = replace(Options(), likeness=0.5, seen=3)
     batch = batch_of(method)
     told = {}
     # Its rows are at steps 100, 450 and 800 of 1,000.
-    for quiet in (0.1, 0.3, 0.9):
-        method.options = replace(method.options, quiet=quiet)
-        told[quiet] = method.unlike(batch.goal, batch).item()
-    assert told[0.1] == 0 and 0 < told[0.3] < 2 and told[0.9] != told[0.3]
+    for between in ((0.0, 0.1), (0.0, 0.3), (0.3, 0.9), (0.0, 0.9)):
+        method.options = replace(method.options, likeness_from=between[0], likeness_to=between[1])
+        told[between] = method.unlike(batch.goal, batch).item()
+    none, one, two, every = told.values()
+    assert none == 0 and 0 < one < 2 and every == pytest.approx((one + 2 * two) / 3, rel=1e-4)
     error, parts = method.error(batch.goal, batch)
-    assert error.item() == pytest.approx(0.5 * parts["unlike"].item()) and parts["unlike"].item() == told[0.9]
+    assert error.item() == pytest.approx(0.5 * parts["unlike"].item()) and parts["unlike"].item() == every

@@ -146,8 +146,9 @@ class Options:
         Weight of the loss on identity, 1 less the cosine of the face that a prediction stands for and the picture's.
     seen
         Rows of a batch that it sees: decoding is dear.
-    quiet
-        Share of the levels of noise, from none on, that it sees: behind more, no face is to be guessed yet.
+    likeness_from, likeness_to
+        Shares of the levels of noise between which it sees: with less noise the picture itself still says who it shows,
+        behind more no face is to be guessed yet.
     """
 
     full: float = 0.5
@@ -161,7 +162,8 @@ class Options:
     features: float = 1.0
     likeness: float = 0.0
     seen: int = 2
-    quiet: float = 0.5
+    likeness_from: float = 0.0
+    likeness_to: float = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -369,13 +371,15 @@ class Adapting:
         return error + self.options.likeness * unlike, parts | {"unlike": unlike}
 
     def unlike(self, predicted: Tensor, batch: Batch) -> Tensor:
-        """1 less the cosine of the faces of predicted pictures and of these as they are, of rows with little noise.
+        """1 less the cosine of the faces of predicted pictures and of these as they are, of rows with some noise.
 
         The own picture's face and not the reference's: that would be less like it in expression, too, and what words
         say of the face would count less.
         """
-        levels = len(self.base.pipeline.scheduler.alphas_cumprod)
-        rows = (batch.known & (batch.steps < self.options.quiet * levels)).nonzero()[: self.options.seen, 0]
+        options = self.options
+        level = batch.steps / len(self.base.pipeline.scheduler.alphas_cumprod)
+        inside = (level >= options.likeness_from) & (level < options.likeness_to)
+        rows = (batch.known & inside).nonzero()[: options.seen, 0]
         if not len(rows):
             return predicted.new_zeros(())
         faces = self.likeness(self.guess(predicted, batch)[rows], batch.own["five"][rows])
