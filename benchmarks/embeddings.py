@@ -1,7 +1,7 @@
 """Measure what is known of an embedding without training it: its rank, its translation, its words, its graph.
 
 Market-1501 val and what a query must not see are those of benchmarks/encoders.py; whatever is learned or chosen comes
-from Market-1501 train, or from world people before number 800,000.
+from Market-1501 train, or from world people before number 700,000.
 
 rankme: runs of one recipe that differ in losses, ranked by RankMe on pictures of train and by mAP on val; networks that
 learn from the same pictures without labels, ranked in the same way; and other encoders beside them.
@@ -413,7 +413,7 @@ def check_fresh(people: np.ndarray) -> None:
     known = [who for who in people.tolist() if who in BEGUN_WITH or who >= reid.CHOSEN]
     if known:
         raise DataError(
-            f"{len(known)} people, such as {known[0]}, are of those that face-world was made with, or to be judged.",
+            f"{len(known)} people, such as {known[0]}, are of face-world's own, or kept to choose or judge by.",
             "`ipse world dataset recipes/world/faces.yaml --start 600000 --people 400 --shots 2` renders others.",
         )
 

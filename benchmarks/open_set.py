@@ -559,7 +559,7 @@ WAYS: dict[str, tuple[float, float, bool | None, float]] = {
     "aspl": (0.2, 0.08, True, 0.0),
     "active": (0.0, 0.0, True, 0.0),
     "random": (0.0, 0.0, False, 0.0),
-    # As many answers as ASPL has, and self-paced labels as well: which questions are asked is all that differs.
+    # Up to as many answers as ASPL has, and self-paced labels as well: which questions are asked is all that differs.
     "random_paced": (0.2, 0.08, False, 0.0),
     "paced": (0.2, 0.08, None, 0.0),
     "aspl_wrong": (0.2, 0.08, True, WRONG),
@@ -1056,7 +1056,7 @@ def plip(evidence: Evidence, setting: Setting) -> None:
         }  # fmt: skip
     about = (
         f"{len(judged)} pictures of {count} world people, {len(learned)} others learned from, {setting.steps(800)} "
-        "steps from body-world's filters, training seed {Plan().seed}"
+        f"steps from body-world's filters, training seed {Plan().seed}"
     )
     means = {
         "text_rank1": "a caption's nearest other picture shows its person on the same day",

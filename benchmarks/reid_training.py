@@ -359,8 +359,8 @@ def measure_isr(setting: Setting, evidence: Evidence) -> None:
             runs.setdefault(kind, []).append(judged.judge(embed(network, judged.pictures), "world-within-look"))
     note = (
         f"another Shot of the same Look in a world that was not trained on; {ISR_STEPS} steps of 64 pictures, "
-        f"six people at once; wrong: {100 * WRONG:.0f} % of the detections show nobody; unweighted: all matched pairs "
-        f"count alike, the least alike among them; {setting.told_seeds}"
+        f"six people at once; wrong: {100 * WRONG:.0f} % of the detections show nobody; unweighted: the same pairs "
+        f"all count the same; {setting.told_seeds}"
     )
     add_comparison(evidence, "reid_training.isr", "isr", runs, note)
     values = {kind: np.array([run.values()["mAP"] for run in each]) for kind, each in runs.items()}

@@ -193,7 +193,7 @@ def reliable_contrast(
     room="training",
     claim="An encoder that nobody labeled anything for, learned from people who are matched between frames of videos, "
     "recognizes people in places that it never saw.",
-    evidence=["reid_training.isr.*"],
+    evidence=["reid_training.isr.*", "reid_training.market.*"],
     works_means="On videos of several world people at a time, without labels: mAP in a world that was not trained on "
     "is above that of learning by changes of single pictures alone, and with 30 % wrong detections the reliability "
     "loses less than equal weights do.",
@@ -212,7 +212,7 @@ class ISR(Learner):
     gap
         The most frames between the two of a pair.
     weighted
-        Weigh pairs by reliability, and leave out those below `alike`; False keeps all pairs, which count alike.
+        Weigh pairs by reliability; False lets those that are alike enough all count the same.
     temperature
         Of the contrast.
     alike
@@ -309,7 +309,6 @@ class ISR(Learner):
     def loss(self, step: int) -> tuple[torch.Tensor, Parts]:
         """Contrast the pairs that were matched."""
         sure = self.matched.above(self.alike)
-        pairs = sure if self.weighted else self.matched
         embeddings = self.network(self.pixels(self.frames.pictures[self.rows]))
-        loss = reliable_contrast(embeddings, pairs, self.temperature, self.weighted, self.hidden)
+        loss = reliable_contrast(embeddings, sure, self.temperature, self.weighted, self.hidden)
         return loss, {"contrast": loss.detach(), "reliable": torch.tensor(len(sure) / len(self.matched))}
