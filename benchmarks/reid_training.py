@@ -50,6 +50,7 @@ import torch
 from torch.nn import functional
 
 from encoders import Market, encode_bodies
+from ipse._files import atomic_write
 from ipse.encoders.backbones import Backbone
 from ipse.encoders.backbones.contour import PolarTransform, edges, outline
 from ipse.encoders.backbones.made import Description
@@ -499,6 +500,8 @@ def measure_domainmix(setting: Setting, evidence: Evidence) -> None:
 
 MARKET_ISR, MARKET_MIX = 1000, 4000
 GAP = 100
+WITHIN = (0.3, 0.4, 0.5, 0.6)
+"""Distances within groups that are tried."""
 TERMS = "non-commercial research only"
 
 
@@ -594,22 +597,19 @@ def groups_by(network: torch.nn.Module, frames: Frames, choices: Sequence[float]
     return {eps: reliable_clusters(distances, Plan(eps=eps))[0] for eps in choices}
 
 
-def groups_for(network: torch.nn.Module, frames: Frames, path: Path) -> tuple[Grouped, Labels]:
-    """What groups of frames are like at the distance that is the `best_of` some, and these; kept in a file."""
+def groups_for(network: torch.nn.Module, frames: Frames, folder: Path) -> tuple[Grouped, Labels]:
+    """What groups of frames are like at the `best_of` the distances `WITHIN`, and these.
+
+    They are kept in the folder of the network, in a file that is named by all that decides them but the network.
+    """
+    path = folder / f"groups-{digest(Smoothed(frames), Plan(), WITHIN)[:16]}.npz"
     if not path.exists():
-        found = groups_by(network, frames, (0.3, 0.4, 0.5, 0.6))
+        found = groups_by(network, frames, WITHIN)
         best = best_of([grouped(labels, frames, eps) for eps, labels in found.items()])
-        save_arrays(path, best=np.array(json.dumps(asdict(best))), labels=found[best.eps])
+        with atomic_write(path) as file:
+            np.savez(file, best=np.array(json.dumps(asdict(best))), labels=found[best.eps])
     with np.load(path) as held:
         return Grouped(**json.loads(str(held["best"]))), held["labels"]
-
-
-def save_arrays(path: Path, **arrays: npt.NDArray[Any]) -> None:
-    """Write arrays, under another name first: a run that is stopped here leaves no half of a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part.npz")
-    np.savez(part, **arrays)
-    part.replace(path)
 
 
 def frames_of(folder: Path, cache: Path) -> Frames:
@@ -618,7 +618,8 @@ def frames_of(folder: Path, cache: Path) -> Frames:
     path = cache / f"frames-{digest(files, BODY)[:16]}.npz"
     if not path.exists():
         frames = read_frames(folder, BODY)
-        save_arrays(path, **{own.name: getattr(frames, own.name) for own in fields(frames)})
+        with atomic_write(path) as file:
+            np.savez(file, **{own.name: getattr(frames, own.name) for own in fields(frames)})
     with np.load(path) as held:
         return Frames(**held)
 
@@ -674,7 +675,7 @@ def measure_market(setting: Setting, evidence: Evidence) -> None:
         optimizer={"rate": 0.001, "warmup": 100, "last": 0.005, "decay": 0.0005}, ema=0.998,
     )  # fmt: skip
     # Beside the weights, whose folder stands for all that decided them.
-    chosen, groups = groups_for(first, frames, begun.with_name("groups.npz"))
+    chosen, groups = groups_for(first, frames, begun.parent)
     tell(f"groups within {chosen.eps} after ISR", groups, frames, truth)
     plan = Plan(eps=chosen.eps, every=setting.every(200), real=0.75)
     network = setting.learned(DomainMix, mixed, world, everyone.labels("look"), frames, Smoothed(frames), plan)

@@ -290,11 +290,17 @@ def test_frames_are_decoded_once_and_people_are_told_in_their_order(tmp_path, mo
 def test_the_distance_of_groups_is_chosen_once(tmp_path, monkeypatch):
     frames, _ = walks(people=12, cameras=2)
     network = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d((4, 1)), torch.nn.Flatten())
-    found, labels = bench.groups_for(network, frames, tmp_path / "groups.npz")
+    found, labels = bench.groups_for(network, frames, tmp_path)
     assert found == bench.grouped(labels, frames, found.eps) and found.groups > 1
     monkeypatch.setattr(bench, "embed", None)
-    again, same = bench.groups_for(network, frames, tmp_path / "groups.npz")
+    again, same = bench.groups_for(network, frames, tmp_path)
     assert again == found and (same == labels).all()
+    # Among other distances, or of other frames, it is chosen anew.
+    with pytest.raises(TypeError):
+        bench.groups_for(network, frames.choose(np.arange(len(frames) - 1)), tmp_path)
+    monkeypatch.setattr(bench, "WITHIN", (0.3, 0.4))
+    with pytest.raises(TypeError):
+        bench.groups_for(network, frames, tmp_path)
 
 
 def test_worlds_are_told_by_what_their_people_share_and_not_by_who_is_in_them():
