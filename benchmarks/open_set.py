@@ -66,7 +66,7 @@ from ipse.training.plip import Plan, fit_words, open_words, read_described, run_
 from ipse.training.recipe import TrainRecipe
 from ipse.world.caption import article
 from ipse.world.dataset import read_dataset, write_dataset
-from trials import trained
+from trials import told_seeds, trained
 
 
 @dataclass(frozen=True)
@@ -123,11 +123,6 @@ class Setting:
 
 COUPLES = 40
 """Of world people whose faces are seen; those of benchmarks/reid.py."""
-
-
-def told_seeds(seeds: Sequence[int]) -> str:
-    """``0, 1, 2``."""
-    return ", ".join(map(str, seeds))
 
 
 # -- ProtoN: ears ------------------------------------------------------------------------------------------------------

@@ -76,7 +76,7 @@ from ipse.training.networks import load_network
 from ipse.training.recipe import TrainRecipe
 from ipse.training.snp import prune, search
 from ipse.training.tasks.common import start_file
-from trials import RANKING, add_gain, add_mean, by_seed, measure
+from trials import RANKING, add_gain, add_mean, by_seed, measure, told_seeds
 
 Pictures = npt.NDArray[np.uint8]
 Vectors = npt.NDArray[np.float32]
@@ -159,11 +159,6 @@ class Setting:
     shared: Path | None
     market_run: Path | None
     faces: Path | None
-
-    @property
-    def told_seeds(self) -> str:
-        """The seeds, for the notes of figures."""
-        return f"training seeds {', '.join(map(str, self.seeds))}"
 
     @cached_property
     def everyone(self) -> Chips:
@@ -361,7 +356,7 @@ def measure_isr(setting: Setting, evidence: Evidence) -> None:
     note = (
         f"another Shot of the same Look in a world that was not trained on; {ISR_STEPS} steps of 64 pictures, "
         f"six people at once; wrong: {100 * WRONG:.0f} % of the detections show nobody; unweighted: the same pairs "
-        f"all count the same; {setting.told_seeds}"
+        f"all count the same; training seeds {told_seeds(setting.seeds)}"
     )
     add_comparison(evidence, "reid_training.isr", "isr", runs, note)
     values = {kind: np.array([run.values()["mAP"] for run in each]) for kind, each in runs.items()}
@@ -485,7 +480,8 @@ def measure_domainmix(setting: Setting, evidence: Evidence) -> None:
     note = (
         f"another Shot of the same Look in a third world; {MIX_STEPS} steps after {MIX_STEPS} on the labeled world; "
         f"{100 * np.mean(shares):.0f} % of the unlabeled pictures are in groups of the network that came out; pairs of "
-        f"grouped pictures that are of one person and Look: {100 * np.mean(precision):.0f} %; {setting.told_seeds}"
+        f"grouped pictures that are of one person and Look: {100 * np.mean(precision):.0f} %; "
+        f"training seeds {told_seeds(setting.seeds)}"
     )
     add_comparison(evidence, "reid_training.domainmix", "mix", runs, note)
     chosen, naive = ([run.values()["mAP"] for run in runs[kind]] for kind in ("without_balance", "naive"))
@@ -832,7 +828,8 @@ def measure_made(setting: Setting, evidence: Evidence) -> None:
     note = (
         f"another Look, whose clothes are others; {len(widths)} attributes told by networks, {len(changing)} of them "
         f"masked; without: all masked, so that networks are equal; {MADE_STEPS} steps of 64 pictures, in the first "
-        f"{100 * FADING:.0f} % of which some are told nothing; detectors are of seed 0; {setting.told_seeds}"
+        f"{100 * FADING:.0f} % of which some are told nothing; detectors are of seed 0; "
+        f"training seeds {told_seeds(setting.seeds)}"
     )
     add_comparison(evidence, "reid_training.made", "made", runs, note, {"map": "mAP", "rank1": "rank-1"})
 
@@ -934,7 +931,7 @@ def measure_contour(setting: Setting, evidence: Evidence) -> None:
         "contour: borders of the world's own segmentation, rays at learned angles, which are "
         f"{np.mean(moved):.1f} degrees away from even ones; edges: gradients instead; colors: every color of the "
         "person is by chance; clothes: skin and hair keep theirs; both: contour and colors side by side; "
-        f"{CONTOUR_STEPS} steps of 64 pictures; {setting.told_seeds}"
+        f"{CONTOUR_STEPS} steps of 64 pictures; training seeds {told_seeds(setting.seeds)}"
     )
     for name, each in runs.items():
         alone = {kind: found for kind, found in each.items() if kind != "both"}
@@ -1026,7 +1023,7 @@ def measure_lde(setting: Setting, evidence: Evidence) -> None:
     note = (
         f"another Shot of the same Look in a world that was not trained on, another one for each seed; {len(SEEN)} "
         "worlds with other people in each; split: features are parted and domains not expanded; mixed: statistics of "
-        f"early maps are mixed; {LDE_STEPS} steps of 64 pictures; {setting.told_seeds}"
+        f"early maps are mixed; {LDE_STEPS} steps of 64 pictures; training seeds {told_seeds(setting.seeds)}"
     )
     add_comparison(evidence, "reid_training.lde", "lde", runs, note)
     add_comparison(evidence, "reid_training.lde.faceless", "lde", without_faces, f"faces hidden; {note}")
@@ -1112,7 +1109,7 @@ def measure_cion(setting: Setting, evidence: Evidence) -> None:
         f"another Shot of the same Look; {CION_START} steps of ISR, then {CION_STEPS} of each kind on the same tracks, "
         "64 pictures in each (of cion and tracks 32, in two changes), "
         f"{100 * ASTRAY:.0f} % of the pictures in a wrong one; what is noise was chosen on tracks of people set apart, "
-        f"whose true identities are read; {setting.told_seeds}"
+        f"whose true identities are read; training seeds {told_seeds(setting.seeds)}"
     )
     add_comparison(evidence, "reid_training.cion", "cion", zero, note)
     add_comparison(
@@ -1168,7 +1165,7 @@ def measure_snp(setting: Setting, evidence: Evidence) -> None:
     note = (
         f"another Shot of the same Look in the target; {budget} of {len(names)} people at most; of those found before "
         f"the budget {100 * np.mean(right):.0f} % are of the world that the target was made from; {SNP_STEPS} steps; "
-        f"{setting.told_seeds}"
+        f"training seeds {told_seeds(setting.seeds)}"
     )
     add_comparison(evidence, "reid_training.snp", "snp", runs, note)
 
@@ -1368,7 +1365,8 @@ def measure_cast(setting: Setting, evidence: Evidence) -> None:
         f"of the pictures of {len(np.unique(truth))} people {100 * WRONG_FOLDER:.0f} % in a folder by chance, "
         f"{100 * TWICE:.0f} % of the people under two names; {CAST_ROUNDS} rounds, each cleaned by the rules that are "
         "the best on folders of people set apart, whose true labels are read; clean: by the truth; equal steps "
-        f"({CAST_STEPS}), and batches drawn by the same seeds from the labels of each kind; {setting.told_seeds}"
+        f"({CAST_STEPS}), and batches drawn by the same seeds from the labels of each kind; "
+        f"training seeds {told_seeds(setting.seeds)}"
     )
     add_comparison(evidence, "reid_training.cast", "cast", runs, f"faces in another Look; {note}")
     add_verification(

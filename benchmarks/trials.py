@@ -92,3 +92,8 @@ def add_gain(
 def by_seed(values: npt.NDArray[np.float64]) -> str:
     """What each training seed gave."""
     return f"by seed {', '.join(f'{value:.2f}' for value in values)}" if len(values) > 1 else ""
+
+
+def told_seeds(seeds: Iterable[int]) -> str:
+    """Which seeds, for notes: ``0, 1, 2``."""
+    return ", ".join(map(str, seeds))
