@@ -301,14 +301,17 @@ def add_comparison(
     note: str,
     figures: Mapping[str, str] | None = None,
 ) -> None:
-    """Add mAP (and what `figures` names) of all kinds of runs, and by how much ours are ahead of each other kind."""
+    """Add mAP (and what `figures` names) of all kinds of runs, and by how much ours are ahead of each other kind.
+
+    The note is that of every figure: each is read by itself.
+    """
     for short, figure in (figures or {"map": "mAP"}).items():
         values = {kind: [run.values()[figure] for run in each] for kind, each in runs.items()}
         people = runs[ours][0].person
         for kind, each in values.items():
-            add_mean(evidence, f"{name}.{short}_{kind}", each, people, note=note if kind == ours else "")
+            add_mean(evidence, f"{name}.{short}_{kind}", each, people, note=note)
         for kind in [kind for kind in values if kind != ours]:
-            add_gain(evidence, f"{name}.{short}_gain_over_{kind}", values[ours], values[kind], people, kind)
+            add_gain(evidence, f"{name}.{short}_gain_over_{kind}", values[ours], values[kind], people, kind, note)
 
 
 # -- ISR ---------------------------------------------------------------------------------------------------------------
@@ -364,7 +367,7 @@ def measure_isr(setting: Setting, evidence: Evidence) -> None:
         evidence, "reid_training.isr.loss_spared_by_weights",
         values["isr_wrong"] - values["isr"], values["unweighted_wrong"] - values["unweighted"],
         runs["isr"][0].person, "change without weights",
-        "what wrong detections cost the weighted less than the unweighted; above 0 the weights help",
+        f"what wrong detections cost the weighted less than the unweighted; above 0 the weights help; {note}",
     )  # fmt: skip
 
 
@@ -426,7 +429,12 @@ def domains_told(
 
 
 def add_domains_told(
-    evidence: Evidence, name: str, told: Mapping[str, Sequence[npt.NDArray[np.float64]]], people: Any, worlds: int
+    evidence: Evidence,
+    name: str,
+    told: Mapping[str, Sequence[npt.NDArray[np.float64]]],
+    people: Any,
+    worlds: int,
+    note: str,
 ) -> None:
     """Add what `domains_told` says of all kinds of trainings, with intervals over people."""
     for kind, runs in told.items():
@@ -435,7 +443,7 @@ def add_domains_told(
             f"{name}.domain_told_{kind}", values.mean(), "%", n=len(np.unique(people)),
             ci95=bootstrap_ci(values.mean(0), people), against=("chance", 100 / worlds),
             note="accuracy of a linear classifier on embeddings of judged people, each in all of the worlds trained "
-            f"on; it was trained on other people than it is asked about; {by_seed(values.mean(1))}",
+            f"on; it was trained on other people than it is asked about; {note}; {by_seed(values.mean(1))}",
         )  # fmt: skip
 
 
@@ -487,9 +495,12 @@ def measure_domainmix(setting: Setting, evidence: Evidence) -> None:
     chosen, naive = ([run.values()["mAP"] for run in runs[kind]] for kind in ("without_balance", "naive"))
     add_gain(
         evidence, "reid_training.domainmix.map_gain_of_choice", chosen, naive, runs["naive"][0].person, "naive",
-        "mAP of reliable groups without the balance; alike but for which groups are chosen",
+        f"mAP of reliable groups without the balance; alike but for which groups are chosen; {note}",
     )  # fmt: skip
-    add_domains_told(evidence, "reid_training.domainmix", told, held.column("person"), len(known_worlds))
+    add_domains_told(
+        evidence, "reid_training.domainmix", told, held.column("person"), len(known_worlds),
+        f"networks of {MIX_STEPS} steps after {MIX_STEPS}; training seeds {told_seeds(setting.seeds)}",
+    )  # fmt: skip
 
 
 # -- Market-1501 -------------------------------------------------------------------------------------------------------
@@ -682,27 +693,27 @@ def measure_market(setting: Setting, evidence: Evidence) -> None:
     results = {"isr": market.evaluate(embed(first, small)), "mix": market.evaluate(embed(network, small))}
     whose = supervised.person
     reference = supervised.values()["mAP"]
+    how = f"no label of a photograph; begun with body-world, {MARKET_ISR} steps of ISR"
+    mixing = f", {MARKET_MIX} of DomainMix with neighborhoods of 20, {chosen}"
+    judging = "Market-1501 val; one training, of seed 0"
+    notes = {"isr": f"{how}; {judging}", "mix": f"{how}{mixing}; {judging}"}
     for name, result in results.items():
-        steps = f"{MARKET_ISR} steps of ISR"
-        if name == "mix":
-            steps += f", {MARKET_MIX} of DomainMix with neighborhoods of 20, {chosen}"
         for short, figure in (("map", "mAP"), ("rank1", "rank-1")):
             add_mean(
-                evidence, f"reid_training.market.{short}_{name}", [result.values()[figure]], whose,
-                note=f"no label of a photograph; begun with body-world, {steps}; Market-1501 val; one training, "
-                "of seed 0",
-            )  # fmt: skip
+                evidence, f"reid_training.market.{short}_{name}", [result.values()[figure]], whose, note=notes[name]
+            )
         both = np.stack([result.values()["mAP"], reference], 1)
         ratio = bootstrap_ci(both, whose, statistic=lambda rows: float(rows[:, 0].mean() / rows[:, 1].mean()))
         evidence.add(
             f"reid_training.market.share_of_supervised_{name}", 100 * both[:, 0].mean() / both[:, 1].mean(), "%",
             n=len(np.unique(whose)), ci95=(100 * ratio[0], 100 * ratio[1]),
-            against=("goal", 70.0), note=f"mAP over that of the supervised run, {100 * reference.mean():.1f} %",
+            against=("goal", 70.0),
+            note=f"mAP over that of the supervised run, {100 * reference.mean():.1f} %; {notes[name]}",
         )  # fmt: skip
     ahead, interval = compare(results["mix"], results["isr"])
     evidence.add(
         "reid_training.market.mix_gain_over_isr", 100 * ahead, "points", n=len(np.unique(whose)),
-        ci95=(100 * interval[0], 100 * interval[1]), note="mAP, paired by query",
+        ci95=(100 * interval[0], 100 * interval[1]), note=f"mAP ahead of ISR alone, paired by query; {notes['mix']}",
     )  # fmt: skip
 
 
@@ -775,12 +786,11 @@ def told_by(weights: Path, pictures: Pictures) -> dict[str, Vectors]:
 
 
 def described(setting: Setting, people: People, judged: People) -> tuple[dict[str, Vectors], dict[str, Vectors]]:
-    """What detectors tell of those who are trained on and judged; of nobody whom the detector was trained on."""
+    """What a detector tells of those who are trained on and judged; of nobody whom it was trained on."""
     folders = halves(setting, people)
     packs = [pack(folder, Cut("whole", BODY), setting.work / "packs") for folder in folders]
     wanted = targets(packs)
-    found: list[dict[str, Vectors]] = []
-    whose = []
+    detectors = []
     for half, (folder, chips) in enumerate(zip(folders, packs, strict=True)):
         recipe = setting.recipe(
             f"made-detector-{half}", 0, DETECTOR_STEPS, network={**LARGE, "dim": 128}, task="attributes",
@@ -789,15 +799,13 @@ def described(setting: Setting, people: People, judged: People) -> tuple[dict[st
         out = setting.folder(recipe, digest(recipe.fingerprint, chips.fingerprint))
         if not (out / "record.json").exists():
             train(recipe, out, resume=(out / "checkpoint.pt").exists(), cache=setting.work / "packs")
-        weights = out / f"{recipe.name}.safetensors"
-        whose.append(np.unique(chips.column("person")))
-        found.append(told_by(weights, np.concatenate([people.pictures, judged.pictures])))
-    count = len(people.pictures)
-    trained = {}
-    for name in wanted:
-        first = np.isin(people.column("person"), whose[0])
-        trained[name] = np.where(first[:, None], found[1][name][:count], found[0][name][:count])
-    return trained, {name: (found[0][name][count:] + found[1][name][count:]) / 2 for name in wanted}
+        detectors.append(out / f"{recipe.name}.safetensors")
+    of_first, of_second = (told_by(weights, people.pictures) for weights in detectors)
+    first = np.isin(people.column("person"), packs[0].column("person"))[:, None]
+    trained = {name: np.where(first, of_second[name], of_first[name]) for name in wanted}
+    # By one detector, as everybody who is trained on: a mean of two is less sure of itself than what was learned from.
+    # By the same one, for which of two it was would tell half of the people from the other half.
+    return trained, told_by(detectors[0], judged.pictures)
 
 
 def measure_made(setting: Setting, evidence: Evidence) -> None:
@@ -826,10 +834,11 @@ def measure_made(setting: Setting, evidence: Evidence) -> None:
             vectors = embed(network, judged.pictures, beside=description.vectors(for_judging))
             runs.setdefault(kind, []).append(judged.judge(vectors, "world-across-looks"))
     note = (
-        f"another Look, whose clothes are others; {len(widths)} attributes told by networks, {len(changing)} of them "
-        f"masked; without: all masked, so that networks are equal; {MADE_STEPS} steps of 64 pictures, in the first "
-        f"{100 * FADING:.0f} % of which some are told nothing; detectors are of seed 0; "
-        f"training seeds {told_seeds(setting.seeds)}"
+        f"another Look, whose clothes are others; {len(widths)} attributes, {len(changing)} of them masked, told by "
+        "networks that were trained on other people: each half of those who are trained on by that of the other half, "
+        "all who are judged by that of the first; without: all masked, so that networks are equal; "
+        f"{MADE_STEPS} steps of 64 pictures, in the first {100 * FADING:.0f} % of which some are told nothing; "
+        f"detectors are of seed 0; training seeds {told_seeds(setting.seeds)}"
     )
     add_comparison(evidence, "reid_training.made", "made", runs, note, {"map": "mAP", "rank1": "rank-1"})
 
@@ -934,13 +943,13 @@ def measure_contour(setting: Setting, evidence: Evidence) -> None:
         f"{CONTOUR_STEPS} steps of 64 pictures; training seeds {told_seeds(setting.seeds)}"
     )
     for name, each in runs.items():
-        alone = {kind: found for kind, found in each.items() if kind != "both"}
-        add_comparison(evidence, f"reid_training.contour.{name}", "contour", alone, f"{asked[name]}; {note}")
+        alone, about = {kind: found for kind, found in each.items() if kind != "both"}, f"{asked[name]}; {note}"
+        add_comparison(evidence, f"reid_training.contour.{name}", "contour", alone, about)
         both, whose = [run.values()["mAP"] for run in each["both"]], each["both"][0].person
-        add_mean(evidence, f"reid_training.contour.{name}.map_both", both, whose)
+        add_mean(evidence, f"reid_training.contour.{name}.map_both", both, whose, note=about)
         for kind in ("contour", "colors"):
             values = [run.values()["mAP"] for run in each[kind]]
-            add_gain(evidence, f"reid_training.contour.{name}.both_gain_over_{kind}", both, values, whose, kind)
+            add_gain(evidence, f"reid_training.contour.{name}.both_gain_over_{kind}", both, values, whose, kind, about)
 
 
 # -- LDE ---------------------------------------------------------------------------------------------------------------
@@ -1027,7 +1036,10 @@ def measure_lde(setting: Setting, evidence: Evidence) -> None:
     )
     add_comparison(evidence, "reid_training.lde", "lde", runs, note)
     add_comparison(evidence, "reid_training.lde.faceless", "lde", without_faces, f"faces hidden; {note}")
-    add_domains_told(evidence, "reid_training.lde", told, judged.column("person"), len(SEEN))
+    add_domains_told(
+        evidence, "reid_training.lde", told, judged.column("person"), len(SEEN),
+        f"networks of {LDE_STEPS} steps; training seeds {told_seeds(setting.seeds)}",
+    )  # fmt: skip
 
 
 # -- CION --------------------------------------------------------------------------------------------------------------
@@ -1105,11 +1117,13 @@ def measure_cion(setting: Setting, evidence: Evidence) -> None:
             fine = setting.recipe(f"cion-fine-{kind}", seed, FINE_STEPS, losses=RANKING, start=str(weights))
             network = setting.learned(Described, fine, choose.pictures, choose.day)
             tuned.setdefault(kind, []).append(judged.judge(embed(network, judged.pictures), "world-within-look"))
+    tracking = (
+        f"{100 * ASTRAY:.0f} % of the pictures in a wrong track; what is noise was chosen on tracks of people set "
+        f"apart, whose true identities are read; training seeds {told_seeds(setting.seeds)}"
+    )
     note = (
         f"another Shot of the same Look; {CION_START} steps of ISR, then {CION_STEPS} of each kind on the same tracks, "
-        "64 pictures in each (of cion and tracks 32, in two changes), "
-        f"{100 * ASTRAY:.0f} % of the pictures in a wrong one; what is noise was chosen on tracks of people set apart, "
-        f"whose true identities are read; training seeds {told_seeds(setting.seeds)}"
+        f"64 pictures in each (of cion and tracks 32, in two changes); {tracking}"
     )
     add_comparison(evidence, "reid_training.cion", "cion", zero, note)
     add_comparison(
@@ -1120,7 +1134,8 @@ def measure_cion(setting: Setting, evidence: Evidence) -> None:
         for figure, value in (("purity", purity), ("completeness", completeness)):
             evidence.add(
                 f"reid_training.cion.{figure}_{kind}", value, "%", n=len(told),
-                note="B-cubed, of identities with people in one Look; n counts seeds",
+                note=f"B-cubed, of identities with people in one Look, after {CION_START} steps of ISR; n counts "
+                f"seeds; {tracking}",
             )  # fmt: skip
 
 
@@ -1289,7 +1304,10 @@ def add_verification(
     pairs: Pairs,
     note: str,
 ) -> None:
-    """Add rates of all kinds of (P,) distances by seed, and by how much ours are better than each other kind."""
+    """Add rates of all kinds of (P,) distances by seed, and by how much ours are better than each other kind.
+
+    The note is that of every figure, as in `add_comparison`.
+    """
     same, different, count = pairs.same, pairs.different, len(np.unique(pairs.people))
     for short, rate, sign in (("tar", tar, 1), ("eer", equal_error_rate, -1)):
         for kind, each in runs.items():
@@ -1297,14 +1315,14 @@ def add_verification(
             evidence.add(
                 f"{name}.{short}_{kind}", mean_rate(rate, each, same, different), "%", n=count,
                 ci95=pairs.interval(partial(mean_rate, rate, each)),
-                note="; ".join(filter(None, [note if kind == ours else "", seeds])),
+                note="; ".join(filter(None, [note, seeds])),
             )  # fmt: skip
         for kind in [kind for kind in runs if kind != ours]:
             ahead = partial(better_by, rate, sign, runs[ours], runs[kind])
             evidence.add(
                 f"{name}.{short}_gain_over_{kind}", ahead(same, different), "points", n=count,
                 ci95=pairs.interval(ahead), against=(kind, mean_rate(rate, runs[kind], same, different)),
-                note="above 0 it is better; paired by people",
+                note=f"above 0 it is better; paired by people; {note}",
             )  # fmt: skip
 
 

@@ -113,6 +113,7 @@ def test_pairs_are_of_one_picture_in_each_look_and_compared_by_the_same_people()
     runs = {"cast": [good, good], "noisy": [bad, bad], "again": [good, good]}
     bench.add_verification(evidence, "reid_training.cast", "cast", runs, pairs, "how")
     found = {figure["name"].removeprefix("reid_training.cast."): figure for figure in evidence.figures}
+    assert all("how" in figure["note"] for figure in evidence.figures)
     assert found["tar_cast"]["value"] == 100 and found["eer_cast"]["value"] == 0 and found["tar_cast"]["n"] == 40
     for rate in ("tar", "eer"):
         gain, same = (found[f"{rate}_gain_over_{kind}"] for kind in ("noisy", "again"))
@@ -193,6 +194,33 @@ def test_detectors_are_asked_for_what_both_halves_of_the_people_show():
         "hair_color": {"column": "hair_color", "classes": ["black", "brown"]},
         "hat": {"column": "hat", "classes": ["no", "yes"]},
     }
+
+
+def test_people_are_told_by_one_detector_that_does_not_know_them(tmp_path, monkeypatch):
+    everyone, judged = people(count=4), people(count=2)
+    parts = {"half-0": everyone.column("person") % 2 == 0, "half-1": everyone.column("person") % 2 == 1}
+    monkeypatch.setattr(bench, "halves", lambda setting, of: [Path(name) for name in parts])
+    monkeypatch.setattr(bench, "pack", lambda folder, *_: everyone.choose(parts[str(folder)]).chips)
+    monkeypatch.setattr(bench, "targets", lambda packs: {"hat": {"column": "hat", "classes": ["no", "yes"]}})
+    monkeypatch.setattr(bench, "train", lambda *_, **__: None)
+    monkeypatch.setattr(
+        bench, "told_by", lambda weights, shown: {"hat": np.full((len(shown), 2), float(weights.stem[-1]))}
+    )
+    setting = bench.Setting(tmp_path, tmp_path, [0], 1.0, None, None, None)
+    training, judging = bench.described(setting, everyone, judged)
+    assert (training["hat"][parts["half-0"]] == 1).all() and (training["hat"][parts["half-1"]] == 0).all()
+    assert judging["hat"].shape == (len(judged.pictures), 2) and len(np.unique(judging["hat"])) == 1
+
+
+def test_every_figure_of_a_comparison_tells_how_it_was_made():
+    everyone, evidence = people(), bench.Evidence("reid_training")
+    right = np.eye(12, dtype=np.float32)[everyone.column("person")]
+    found = [everyone.judge(vectors, "world-across-looks") for vectors in (right, right[::-1].copy())]
+    runs = {"made": [found[0]] * 2, "without": [found[1]] * 2}
+    bench.add_comparison(evidence, "reid_training.made", "made", runs, "how")
+    names = [figure["name"].removeprefix("reid_training.made.") for figure in evidence.figures]
+    assert names == ["map_made", "map_without", "map_gain_over_without"]
+    assert all(figure["note"].startswith("how; by seed") for figure in evidence.figures)
 
 
 def test_pictures_of_nobody_are_alone():
@@ -313,7 +341,7 @@ def test_worlds_are_told_by_what_their_people_share_and_not_by_who_is_in_them():
     changed = bench.domains_told(network, [plain, pictures(who + 100)], who)
     assert changed.shape == (160,) and 0.3 < changed.mean() < 0.7
     evidence = bench.Evidence("reid_training")
-    bench.add_domains_told(evidence, "reid_training.lde", {"plain": [changed, changed]}, who, 2)
+    bench.add_domains_told(evidence, "reid_training.lde", {"plain": [changed, changed]}, who, 2, "how")
     (figure,) = evidence.figures
     low, high = figure["ci95"]
     assert figure["n"] == 40 and low < figure["value"] < high and figure["against"]["value"] == 50
