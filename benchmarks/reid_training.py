@@ -1338,6 +1338,93 @@ def better_by(
     return sign * (mean_rate(rate, ours, same, different) - mean_rate(rate, theirs, same, different))
 
 
+@dataclass(frozen=True)
+class LabelPairs:
+    """Pairs of pictures that labels put together, and that are of one person.
+
+    Attributes
+    ----------
+    right
+        (P,) per person, pairs of one label.
+    alike
+        (P,) per person, pairs in all.
+    mixed
+        (P, P) pairs of one label between two people, each once.
+    """
+
+    right: npt.NDArray[np.float64]
+    alike: npt.NDArray[np.float64]
+    mixed: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, people: npt.NDArray[Any], labels: Labels) -> LabelPairs:
+        """Those of (N,) labels, -1 for pictures that were left out, of (N,) people."""
+        _, person = np.unique(people, return_inverse=True)
+        _, label = np.unique(labels, return_inverse=True)
+        kept = labels >= 0
+        table = np.zeros((person.max() + 1, label.max() + 1))
+        np.add.at(table, (person[kept], label[kept]), 1)
+        count = np.bincount(person)
+        right, alike = (table * (table - 1)).sum(1) / 2, count * (count - 1) / 2
+        return cls(right, alike, np.triu(table @ table.T, 1))
+
+    def precision(self, times: Labels) -> float:
+        """Share of the pairs of one label that are of one person, where people count (P,) times; 1 without any.
+
+        A pair of one person counts as often as the person, one of two people as often as one times the other, as in
+        `bootstrap_pairs`.
+        """
+        right, mixed = times @ self.right, times @ self.mixed @ times
+        return float(right / (right + mixed)) if right + mixed else 1.0
+
+    def recall(self, times: Labels) -> float:
+        """Share of the pairs of one person that are of one label, where people count (P,) times; 1 without any."""
+        alike = times @ self.alike
+        return float(times @ self.right / alike) if alike else 1.0
+
+
+Share = Callable[[LabelPairs, Labels], float]
+
+
+def mean_share(share: Share, runs: Sequence[LabelPairs], people: Labels) -> float:
+    """The mean, in per cent, over the seeds, of people by number, some of them several times."""
+    times = np.bincount(people, minlength=len(runs[0].right))
+    return 100 * float(np.mean([share(pairs, times) for pairs in runs]))
+
+
+def share_ahead(share: Share, ours: Sequence[LabelPairs], theirs: Sequence[LabelPairs], people: Labels) -> float:
+    """By how many points a share of ours is larger."""
+    return mean_share(share, ours, people) - mean_share(share, theirs, people)
+
+
+def add_labels(evidence: Evidence, name: str, told: Mapping[str, Sequence[LabelPairs]], note: str) -> None:
+    """Add how right labels are that were cleaned once and in rounds, and by how much rounds are ahead.
+
+    What is told is of ``noisy``, ``once`` and ``cast``, by seed; all intervals are over the same people drawn.
+    """
+    everybody = np.arange(len(told["cast"][0].right))
+    shares = {
+        "precision": (LabelPairs.precision, "of the pairs of pictures with one label, those of one person"),
+        "recall": (LabelPairs.recall, "of the pairs of pictures of one person, those with one label"),
+    }
+    for figure, (share, what) in shares.items():
+        came = mean_share(share, told["noisy"], everybody)
+        for kind in ("once", "cast"):
+            value = partial(mean_share, share, told[kind])
+            seeds = by_seed(np.array([mean_share(share, [one], everybody) for one in told[kind]]))
+            evidence.add(
+                f"{name}.label_{figure}_{kind}", value(everybody), "%", n=len(everybody),
+                ci95=bootstrap_ci(everybody, statistic=value), against=("as they came", came),
+                note="; ".join(filter(None, [what, note, seeds])),
+            )  # fmt: skip
+        ahead = partial(share_ahead, share, told["cast"], told["once"])
+        evidence.add(
+            f"{name}.label_{figure}_gain_over_once", ahead(everybody), "points", n=len(everybody),
+            ci95=bootstrap_ci(everybody, statistic=ahead),
+            against=("once", mean_share(share, told["once"], everybody)), note=f"{what}; paired by people; {note}",
+        )  # fmt: skip
+
+
 def measure_cast(setting: Setting, evidence: Evidence) -> None:
     """Labels and encoders, round by round."""
     parts = {"train": (0, 20), "choose": (20, 25), "judge": (25, 35)}
@@ -1345,7 +1432,7 @@ def measure_cast(setting: Setting, evidence: Evidence) -> None:
     truth, pairs = people.column("person"), Pairs.across_looks(judged)
     runs: dict[str, list[Retrieval]] = {}
     distances: dict[str, list[npt.NDArray[np.float64]]] = {}
-    labels_told: dict[str, list[tuple[float, float]]] = {}
+    labels_told: dict[str, list[LabelPairs]] = {}
     network: torch.nn.Module
 
     def trained(kind: str, seed: int, labels: npt.NDArray[np.int64]) -> torch.nn.Module:
@@ -1377,8 +1464,7 @@ def measure_cast(setting: Setting, evidence: Evidence) -> None:
             runs.setdefault(kind, []).append(judged.judge(vectors, "world-across-looks"))
             distances.setdefault(kind, []).append(pairs.distances(vectors))
             if kind != "clean":
-                told = pairwise_f(truth, alone(labels))
-                labels_told.setdefault(kind, []).append((told.precision, told.recall))
+                labels_told.setdefault(kind, []).append(LabelPairs.of(truth, labels))
     note = (
         f"of the pictures of {len(np.unique(truth))} people {100 * WRONG_FOLDER:.0f} % in a folder by chance, "
         f"{100 * TWICE:.0f} % of the people under two names; {CAST_ROUNDS} rounds, each cleaned by the rules that are "
@@ -1392,17 +1478,8 @@ def measure_cast(setting: Setting, evidence: Evidence) -> None:
         f"pairs of faces, one of everybody in each Look, at a false acceptance rate of {100 * FAR:g} % of these pairs "
         f"(tar) or where both errors are equal (eer); {note}",
     )  # fmt: skip
-    # What the folders were like as they came is decided by how they were made.
-    came = 100 * np.mean(labels_told["noisy"], 0)
-    for kind in ("once", "cast"):
-        cleaned = 100 * np.mean(labels_told[kind], 0)
-        for figure, value, before in zip(("precision", "recall"), cleaned, came, strict=True):
-            evidence.add(
-                f"reid_training.cast.label_{figure}_{kind}", value, "%", n=len(setting.seeds),
-                against=("as they came", before),
-                note="of pairs of pictures with one label, those of one person; or of pairs of one person, those with "
-                "one label; n counts seeds",
-            )  # fmt: skip
+    # What the folders were like as they came is decided by how they were made: it is no figure.
+    add_labels(evidence, "reid_training.cast", labels_told, f"once: the first of the rounds; {note}")
 
 
 PARTS: dict[str, Callable[[Setting, Evidence], None]] = {

@@ -123,6 +123,36 @@ def test_pairs_are_of_one_picture_in_each_look_and_compared_by_the_same_people()
         assert same["value"] == 0 and same["ci95"] == [0, 0]
 
 
+def test_labels_are_as_right_as_their_pairs_and_compared_by_the_same_people():
+    who, draw = np.repeat(np.arange(30), 8), np.random.default_rng(0)
+
+    def labels(wrong, gone):
+        found = np.where(draw.random(len(who)) < wrong, draw.integers(0, 30, len(who)), who)
+        return np.where(draw.random(len(who)) < gone, -1, found)
+
+    noisy, once, cast = ([labels(*shares) for _ in range(2)] for shares in ((0.4, 0.0), (0.2, 0.1), (0.02, 0.02)))
+    kinds = {"noisy": noisy, "once": once, "cast": cast}
+    told = {kind: [bench.LabelPairs.of(who, each) for each in found] for kind, found in kinds.items()}
+    evidence = bench.Evidence("reid_training")
+    bench.add_labels(evidence, "reid_training.cast", told, "how")
+    bench.add_labels(evidence, "reid_training.again", told | {"once": told["cast"]}, "how")
+    found = {figure["name"].removeprefix("reid_training."): figure for figure in evidence.figures}
+    for figure in ("precision", "recall"):
+        values = {
+            kind: 100 * np.mean([getattr(bench.pairwise_f(who, bench.alone(each)), figure) for each in found])
+            for kind, found in kinds.items()
+        }
+        for kind in ("once", "cast"):
+            one = found[f"cast.label_{figure}_{kind}"]
+            assert one["value"] == pytest.approx(values[kind]) and one["n"] == 30
+            assert one["against"] == {"name": "as they came", "value": pytest.approx(values["noisy"])}
+            assert one["ci95"][0] < one["value"] < one["ci95"][1] and "how; by seed" in one["note"]
+        gain, same = (found[f"{name}.label_{figure}_gain_over_once"] for name in ("cast", "again"))
+        assert gain["value"] == pytest.approx(values["cast"] - values["once"]) and gain["ci95"][0] > 0
+        # The same people are drawn for both.
+        assert same["value"] == 0 and same["ci95"] == [0, 0]
+
+
 def test_everybody_in_one_look_is_in_two_colorings_that_keep_the_form():
     everyone = people()
     outfits, days = bench.outfits(everyone), everyone.day
