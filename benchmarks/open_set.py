@@ -33,7 +33,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -1120,13 +1120,18 @@ def sentences(evidence: Evidence, setting: Setting) -> None:
     """Add how often the first pictures that ``ipse find --text`` names fit a sentence, by the commands of the docs."""
     assert setting.crops
     steps = setting.steps(Plan().steps)
-    words = setting.work / "runs" / f"find-{steps}"
+    plan = replace(Plan(), steps=steps)
+    described = read_described(setting.crops, tuple(plan.network["size"]))
+    learned = np.unique(described.people)
+    words = setting.work / "runs" / f"find-{run_fingerprint(described, plan)[:8]}"
+    # The command reads the pictures itself.
+    del described
     train_words(setting.crops, words, steps=steps)
-    learned = np.unique(read_dataset(setting.crops).table(["person"])["person"])
 
     start = SEARCHED if setting.share == 1 else TRIED
-    made, folder = setting.work / f"crops-{start}", setting.work / f"crops-{start}-pictures"
-    write_dataset(CROPS_RECIPE, made, people=max(60, round(setting.share * CROPS)), looks=1, shots=4, start=start)
+    count = max(60, round(setting.share * CROPS))
+    made, folder = (setting.work / f"crops-{start}-{count}{kind}" for kind in ("", "-pictures"))
+    write_dataset(CROPS_RECIPE, made, people=count, looks=1, shots=4, start=start)
     folder.mkdir(exist_ok=True)
     known, people = {}, {}
     for number, record in enumerate(read_dataset(made).records(truth=True)):

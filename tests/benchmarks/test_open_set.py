@@ -18,6 +18,7 @@ import open_set
 from ipse import zoo
 from ipse.errors import DataError
 from ipse.measure.evidence import Evidence
+from ipse.training.plip import Described
 
 
 def test_warping_is_the_cheapest_way():
@@ -146,3 +147,28 @@ def test_a_sentence_is_searched_as_the_command_does(tmp_path):
     likeness = network.encode_pictures(list(pictures)) @ network.encode_texts(["a red man"])[0]
     found = open_set.searched("a red man", tmp_path / "crops", tmp_path / "words.safetensors")
     assert found == [f"{number}.png" for number in np.argsort(-likeness)]
+
+
+def test_words_are_of_their_data_and_crops_of_their_number(tmp_path, monkeypatch):
+    class Stopped(Exception):
+        pass
+
+    def described(source, size):
+        shown = np.full((2, *size, 3), int(source.name), np.uint8)
+        return Described(shown, np.arange(2), np.arange(2), [["a man"]] * 2, [{}] * 2)
+
+    def write(recipe, out, **rest):
+        folders.append(out)
+        raise Stopped
+
+    folders = []
+    monkeypatch.setattr(open_set, "read_described", described)
+    monkeypatch.setattr(open_set, "train_words", lambda data, out, steps: folders.append(out))
+    monkeypatch.setattr(open_set, "write_dataset", write)
+    for crops, share in (("1", 0.5), ("2", 0.5), ("2", 0.25), ("2", 0.25)):
+        setting = open_set.Setting(tmp_path, tmp_path, share, None, tmp_path, None, None, Path(crops), 1)
+        with pytest.raises(Stopped):
+            open_set.sentences(Evidence("reid"), setting)
+    words, rendered = folders[::2], folders[1::2]
+    assert len(set(words[:3])) == 3 and words[3] == words[2]
+    assert rendered[0] == rendered[1] != rendered[2] == rendered[3]
