@@ -145,7 +145,7 @@ def label_free(name: str, pictures: Mapping[str, np.ndarray], cache: Path) -> tu
     pictures
         (N, H, W, 3) uint8 of ``train`` and of ``val``.
     cache
-        Where embeddings are kept.
+        Where embeddings are kept, under a name that stands for all settings and pictures.
     """
     import torch
 
@@ -153,12 +153,16 @@ def label_free(name: str, pictures: Mapping[str, np.ndarray], cache: Path) -> tu
     from ipse.training.augment import Augmentation
     from ipse.training.losses import SupervisedContrastive
     from ipse.training.samplers import ShuffledSampler
+    from trials import digest
 
     temperature, rate = LABEL_FREE[name]
-    path = cache / f"label-free-{temperature:g}-{rate:g}-{FREE_STEPS}.npz"
+    seed = 0
+    plan = {"name": "iresnet", "depths": [1, 2, 3, 2], "width": 0.25, "stem": 1, "dim": DIM, "size": list(SMALL)}
+    known = digest(seed, plan, temperature, rate, FREE_STEPS, VIEWED, VIEWS, pictures["train"], pictures["val"])
+    path = cache / f"label-free-{known[:16]}.npz"
     if not path.exists():
-        torch.manual_seed(0)
-        network = backbone("iresnet", depths=[1, 2, 3, 2], width=0.25, stem=1, dim=DIM, size=list(SMALL))
+        torch.manual_seed(seed)
+        network = backbone(**plan)
         # SimCLR's loss is that of supervised contrast where every picture is a class of its own, of two views.
         views, contrast = Augmentation(VIEWS), SupervisedContrastive(temperature)
         optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=1e-2)

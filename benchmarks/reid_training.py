@@ -31,14 +31,13 @@ all, and the truth.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import logging
 import math
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -76,7 +75,7 @@ from ipse.training.networks import load_network
 from ipse.training.recipe import TrainRecipe
 from ipse.training.snp import prune, search
 from ipse.training.tasks.common import start_file
-from trials import RANKING, add_gain, add_mean, by_seed, measure, told_seeds
+from trials import RANKING, add_gain, add_mean, by_seed, digest, measure, told_seeds
 
 Pictures = npt.NDArray[np.uint8]
 Vectors = npt.NDArray[np.float32]
@@ -224,36 +223,6 @@ class Setting:
 def smaller(pictures: Pictures, side: int) -> Pictures:
     """Pictures `side` pixels high."""
     return np.stack([resize(picture, side // 2, side) for picture in pictures])
-
-
-def digest(*values: Any) -> str:
-    """sha256 of what decides a run: arrays, bytes, plain values, classes, and dataclasses and sequences of these.
-
-    Raises
-    ------
-    TypeError
-        For anything else, such as a function, whose settings nobody could tell.
-    """
-    told = hashlib.sha256()
-    for value in values:
-        if isinstance(value, np.ndarray) and value.dtype != object:
-            # By way of a view: pictures are many, and a copy of them as bytes would double them.
-            part = hashlib.sha256(f"{value.dtype}{value.shape}".encode())
-            part.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8))
-        elif isinstance(value, bytes):
-            part = hashlib.sha256(b"bytes" + value)
-        elif isinstance(value, type):
-            part = hashlib.sha256(f"class {value.__qualname__}".encode())
-        elif is_dataclass(value):
-            part = hashlib.sha256(digest(type(value), *(getattr(value, own.name) for own in fields(value))).encode())
-        elif isinstance(value, list | tuple):
-            part = hashlib.sha256(digest(type(value), *value).encode())
-        elif value is None or isinstance(value, bool | int | float | str):
-            part = hashlib.sha256(repr(value).encode())
-        else:
-            raise TypeError(f"A run cannot be known by {value!r}; give arrays, plain values or dataclasses of them.")
-        told.update(part.digest())
-    return told.hexdigest()
 
 
 def another_world(pictures: Pictures, world: int) -> Pictures:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -97,3 +98,35 @@ def by_seed(values: npt.NDArray[np.float64]) -> str:
 def told_seeds(seeds: Iterable[int]) -> str:
     """Which seeds, for notes: ``0, 1, 2``."""
     return ", ".join(map(str, seeds))
+
+
+def digest(*values: Any) -> str:
+    """sha256 of what decides a run: arrays, bytes, plain values, classes; dataclasses, dicts and sequences of these.
+
+    Raises
+    ------
+    TypeError
+        For anything else, such as a function, whose settings nobody could tell.
+    """
+    told = hashlib.sha256()
+    for value in values:
+        if isinstance(value, np.ndarray) and value.dtype != object:
+            # By way of a view: pictures are many, and a copy of them as bytes would double them.
+            part = hashlib.sha256(f"{value.dtype}{value.shape}".encode())
+            part.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8))
+        elif isinstance(value, bytes):
+            part = hashlib.sha256(b"bytes" + value)
+        elif isinstance(value, type):
+            part = hashlib.sha256(f"class {value.__qualname__}".encode())
+        elif is_dataclass(value):
+            part = hashlib.sha256(digest(type(value), *(getattr(value, own.name) for own in fields(value))).encode())
+        elif isinstance(value, dict):
+            part = hashlib.sha256(digest(type(value), *value.items()).encode())
+        elif isinstance(value, list | tuple):
+            part = hashlib.sha256(digest(type(value), *value).encode())
+        elif value is None or isinstance(value, bool | int | float | str):
+            part = hashlib.sha256(repr(value).encode())
+        else:
+            raise TypeError(f"A run cannot be known by {value!r}; give arrays, plain values or dataclasses of them.")
+        told.update(part.digest())
+    return told.hexdigest()

@@ -69,6 +69,8 @@ def test_dimensions_are_learned_from_people_whom_the_encoder_does_not_know():
 
 
 def test_what_learned_without_labels_is_kept(tmp_path, monkeypatch):
+    pytest.importorskip("kornia")
+    pytest.importorskip("accelerate")
     monkeypatch.setattr(embeddings, "FREE_STEPS", 2)
     monkeypatch.setattr(embeddings, "VIEWED", 4)
     draw = np.random.default_rng(0)
@@ -79,5 +81,12 @@ def test_what_learned_without_labels_is_kept(tmp_path, monkeypatch):
     name = next(iter(embeddings.LABEL_FREE))
     train, val = embeddings.label_free(name, pictures, tmp_path)
     assert train.shape == (8, embeddings.DIM) and val.shape == (5, embeddings.DIM)
-    again, _ = embeddings.label_free(name, {}, tmp_path)
-    assert np.array_equal(again, train)
+    (kept,) = tmp_path.iterdir()
+    written = kept.stat().st_mtime_ns
+    again, _ = embeddings.label_free(name, pictures, tmp_path)
+    assert np.array_equal(again, train) and kept.stat().st_mtime_ns == written
+    # Other pictures are learned from anew, and so are the same by other views.
+    darker, _ = embeddings.label_free(name, {split: shown // 2 for split, shown in pictures.items()}, tmp_path)
+    monkeypatch.setattr(embeddings, "VIEWS", {**embeddings.VIEWS, "gray": {"p": 0.5}})
+    embeddings.label_free(name, pictures, tmp_path)
+    assert not np.array_equal(darker, train) and len(list(tmp_path.iterdir())) == 3

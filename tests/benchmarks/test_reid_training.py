@@ -290,6 +290,8 @@ def test_a_digest_tells_settings_and_data_and_refuses_what_it_cannot_read():
         shown.astype(int),
         1,
         "1",
+        {"k": 1},
+        {"k": 2},
     ]
     assert len({bench.digest(value) for value in given}) == len(given)
     assert bench.digest([1], 2) != bench.digest([1, 2]) and bench.digest(shown, None) == bench.digest(
