@@ -20,7 +20,7 @@ RECIPES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 def test_the_recipes_are_there():
     whole, parts = ["attributes", "body", "face", "gait", "landmarks"], ["attributes-start", "face-start"]
-    assert sorted([f"{name}-world" for name in whole] + parts + ["market1501"]) == RECIPES
+    assert sorted([f"{name}-world" for name in whole] + parts + ["face-robust", "market1501"]) == RECIPES
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -29,6 +29,7 @@ from ipse.encoders.trained import save_network
 from ipse.errors import DataError, TrainingError
 from ipse.faces.align import TEMPLATES
 from ipse.measure.evidence import machine, versions
+from ipse.training.adversarial import attacked
 from ipse.training.augment import Augmentation
 from ipse.training.data import Chips, pack
 from ipse.training.networks import load_network
@@ -246,11 +247,7 @@ class _Run:
 
     def _one_step(self) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         recipe, accelerator = self.recipe, self.accelerator
-        self.task.train()
-        if self.step >= recipe.steps - recipe.still:
-            for module in self.plain.network.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
+        self._in_training()
         total, told = [], []
         for turn in range(recipe.accumulate):
             number = self.step * recipe.accumulate + turn
@@ -263,6 +260,12 @@ class _Run:
                 targets = {k: v.to(accelerator.device) for k, v in self.plain.targets(self.chips, rows).items()}
                 if maps is not None:
                     targets = self.plain.move(targets, maps)
+            if recipe.adversarial.size:
+                with accelerator.autocast():
+                    pixels = attacked(
+                        self.plain, pixels, targets, recipe.adversarial, self.step, recipe.mean, recipe.std
+                    )
+                self._in_training()
             with accelerator.accumulate(self.task):
                 with accelerator.autocast():
                     loss, parts = self.task(pixels, targets)
@@ -276,6 +279,14 @@ class _Run:
         self.average.update_parameters(self.plain.network)
         mean = torch.stack(total).mean()
         return mean, {name: torch.stack([parts[name] for parts in told]).mean() for name in told[0]}
+
+    def _in_training(self) -> None:
+        """Training mode, but for norms whose statistics stay as they are."""
+        self.task.train()
+        if self.step >= self.recipe.steps - self.recipe.still:
+            for module in self.plain.network.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
 
     def _look(self, losses: list[torch.Tensor]) -> float:
         """The mean of the last losses, which must all be numbers."""

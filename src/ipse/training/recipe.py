@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from ipse.errors import DataError, TrainingError
+from ipse.training.adversarial import AdversarialPlan
 from ipse.training.data import Cut
 
 T = TypeVar("T")
@@ -89,6 +90,15 @@ class OptimizerPlan:
     clip: float = 5.0
 
 
+_SECTIONS = {
+    "data": DataPlan,
+    "cut": Cut,
+    "batch": BatchPlan,
+    "optimizer": OptimizerPlan,
+    "adversarial": AdversarialPlan,
+}
+
+
 @dataclass(frozen=True)
 class TrainRecipe:
     """A training.
@@ -126,6 +136,8 @@ class TrainRecipe:
         For attributes: see `ipse.training.tasks.attributes`.
     augment
         See `ipse.training.augment.Augmentation`.
+    adversarial
+        See `ipse.training.adversarial.AdversarialPlan`; by default pictures are not changed against the network.
     ema
         Share of the old mean that a step keeps in the averaged weights, which are what comes out.
     precision
@@ -158,6 +170,7 @@ class TrainRecipe:
     start: str = ""
     targets: Mapping[str, Any] = field(default_factory=dict)
     augment: Mapping[str, Any] = field(default_factory=dict)
+    adversarial: AdversarialPlan = field(default_factory=AdversarialPlan)
     ema: float = 0.999
     precision: str = "no"
     accumulate: int = 1
@@ -204,6 +217,8 @@ class TrainRecipe:
         del plain["earlier"], plain["start"]
         if not self.still:
             del plain["still"]
+        if not self.adversarial.size:
+            del plain["adversarial"]
         kept = ("holdout", "group", "label") if self.data.label != "person" else ("holdout", "group")
         plain["data"] = {key: plain["data"][key] for key in kept}
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
@@ -218,7 +233,7 @@ class TrainRecipe:
             For unknown keys, naming the nearest known one, or values that cannot be.
         """
         given = dict(known_keys(cls, data, "The recipe"))
-        for name, kind in (("data", DataPlan), ("cut", Cut), ("batch", BatchPlan), ("optimizer", OptimizerPlan)):
+        for name, kind in _SECTIONS.items():
             if name in given:
                 given[name] = kind(**known_keys(kind, given[name], f"The recipe's {name}"))
         return cls(**given)
