@@ -1,4 +1,4 @@
-"""The base that comes with ipse: it loads, follows words, and is as small as is said."""
+"""The bases that come with ipse: they load, follow words, and are as small as is said."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,7 @@ import pytest
 pytest.importorskip("diffusers")
 
 from ipse.diffusion import load_base
+from ipse.errors import WeightsError
 from ipse.world import look, person, render, shot
 from ipse.world.caption import captions
 from ipse.zoo.shipped_files import SHIPPED
@@ -20,6 +21,32 @@ def test_it_is_small(world):
     assert world.kind == "world" and world.size == (128, 128) and world.latent == (8, 16, 16)
     assert world.record["bytes"] < 40e6
     assert sum(path.stat().st_size for path in SHIPPED.rglob("*") if path.is_file()) < 60e6
+
+
+@pytest.fixture(scope="module")
+def bodies():
+    return load_base("world-body", device="cpu")
+
+
+def test_that_of_whole_bodies_is_smaller(bodies):
+    assert bodies.kind == "world" and bodies.size == (128, 64) and bodies.latent == (8, 16, 8)
+    assert bodies.record["bytes"] < 16e6
+    who = person(7)
+    for text in captions(who, look(0, who), shot(0), "person"):
+        assert bodies.unknown_words(text) == []
+    with pytest.raises(WeightsError, match="no joint encoder"):
+        bodies.joint()
+
+
+def test_colors_of_clothes_are_seen(bodies):
+    def coat(color):
+        prompt = f"A full-body picture of a man, wearing a {color} coat, standing, against a plain white background."
+        pictures = [picture.image for picture in bodies.generate(prompt, n=3, seed=1, steps=8)]
+        # The chest.
+        return np.stack(pictures)[:, 32:56, 24:40].mean((0, 1, 2))
+
+    red, blue = coat("red"), coat("blue")
+    assert red[0] - red[2] > blue[0] - blue[2] + 40
 
 
 def test_what_gave_a_loss_cannot_judge_it(world):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 STEPS = 20
 """Steps of the scheduler where nobody says."""
 
-BaseName = Annotated[str, typer.Option("--base", help="world, a folder of a diffusers pipeline, or a hub id.")]
+BaseName = Annotated[str, typer.Option("--base", help="world, world-body, a folder of a diffusers pipeline, a hub id.")]
 Picture = Annotated[Path, typer.Argument(metavar="PICTURE", help="A picture.", show_default=False)]
 Guidance = Annotated[float | None, typer.Option(help="How strictly the prompt is followed.")]
 Out = Annotated[Path, typer.Option(help="Folder of the pictures.")]

@@ -133,7 +133,9 @@ def assemble(
 
 @base.command()
 def unpack(
-    which: Annotated[str, typer.Argument(metavar="BASE", help="`world`, or a folder of `assemble`.")] = "world",
+    which: Annotated[
+        str, typer.Argument(metavar="BASE", help="`world`, `world-body`, or a folder of `assemble`.")
+    ] = "world",
     out: Runs = RUNS,
 ) -> None:
     """Write the stages of an assembled base as finished runs, to go on from them.

@@ -6,8 +6,9 @@
     for picture in base.generate("A portrait of a smiling woman with red hair.", n=4, seed=1):
         ...                            # picture.image, picture.seed
 
-``world`` comes with ipse and was trained on people who do not exist; ``sd15`` and ``sdxl`` are whatever a folder or a
-hub holds in the layouts of Stable Diffusion 1.5 and SDXL. The classes are the same for all.
+``world``, of portraits, and ``world-body``, of whole bodies, come with ipse and were trained on people who do not
+exist; ``sd15`` and ``sdxl`` are whatever a folder or a hub holds in the layouts of Stable Diffusion 1.5 and SDXL. The
+classes are the same for all.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ GUIDANCE = {"world": 2.0, "sd15": 7.5, "sdxl": 5.0}
 #: which needs fewer of them.
 SAMPLERS = {"ddim": "DDIMScheduler", "dpm": "DPMSolverMultistepScheduler"}
 
-#: Bases that come with ipse.
-COMES_WITH = {"world": SHIPPED / "world-base"}
+#: Bases that come with ipse: of portraits, and of whole bodies.
+COMES_WITH = {"world": SHIPPED / "world-base", "world-body": SHIPPED / "body-base"}
 
 _WORD = re.compile(r"[^\W\d_]+")
 
@@ -438,8 +439,9 @@ def load_base(which: str | Path = "world", *, device: str = "", half: bool = Fal
     Parameters
     ----------
     which
-        ``world`` for the one that comes with ipse; a folder that `StableDiffusionPipeline` or
-        `StableDiffusionXLPipeline` can load; or the id of a model on the Hugging Face hub.
+        ``world`` or ``world-body`` for those that come with ipse, of portraits and of whole bodies; a folder that
+        `StableDiffusionPipeline` or `StableDiffusionXLPipeline` can load; or the id of a model on the Hugging Face
+        hub.
     device
         A torch device; by default a GPU if there is one, otherwise the CPU.
     half
