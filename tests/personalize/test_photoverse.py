@@ -8,11 +8,13 @@ import pytest
 pytest.importorskip("diffusers")
 torch = pytest.importorskip("torch")
 
+from ipse.errors import TrainingError  # noqa: E402
 from ipse.faces import align  # noqa: E402
 from ipse.personalize import open_method  # noqa: E402
-from ipse.personalize.adapting import Options  # noqa: E402
-from ipse.personalize.likeness import Likeness  # noqa: E402
+from ipse.personalize.adapting import Options, read_record, read_weights  # noqa: E402
+from ipse.personalize.likeness import Likeness, critic_of  # noqa: E402
 from ipse.personalize.references import FaceReader  # noqa: E402
+from ipse.personalize.training import train_adapter  # noqa: E402
 
 
 def test_faces_are_cut_as_the_encoder_wants_them(base, photographs):
@@ -55,3 +57,17 @@ def test_the_loss_on_identity_sees_some_noise_only(untrained, batch_of):
     assert none == 0 and 0 < one < 2 and every == pytest.approx((one + 2 * two) / 3, rel=1e-4)
     error, parts = method.error(batch.goal, batch)
     assert error.item() == pytest.approx(0.5 * parts["unlike"].item()) and parts["unlike"].item() == every
+
+
+def test_a_critic_says_what_the_encoder_says_and_is_recorded(base, portraits, cache, recipe_of, trained, tmp_path):
+    encoder = FaceReader(base).encoder
+    critic = critic_of("face-robust", encoder)
+    assert critic_of("", encoder) is encoder and critic.fingerprint != encoder.fingerprint
+    with pytest.raises(TrainingError, match="not trained to say what face-world says"):
+        critic_of("body-world", encoder)
+    train_adapter(recipe_of("photoverse", critic="face-robust"), base, [portraits], tmp_path, cache=cache)
+    own, other = (folder / "photoverse.safetensors" for folder in (tmp_path, trained("photoverse")))
+    assert {encoder.fingerprint, critic.fingerprint} < {*read_record(own)["trained_with"]}
+    assert critic.fingerprint not in read_record(other)["trained_with"]
+    ours, theirs = read_weights(own)[0], read_weights(other)[0]
+    assert any(not torch.equal(value, theirs[name]) for name, value in ours.items())

@@ -152,6 +152,21 @@ def test_a_network_is_trained_beside_a_frozen_earlier_one(finished, people, tmp_
     assert not torch.equal(state["network.stem.conv.weight"], state["earlier.network.stem.conv.weight"])
 
 
+def test_a_network_that_says_what_an_earlier_one_says(finished, people, tmp_path):
+    folder, _ = finished
+    before = str(folder / "run" / "tiny.safetensors")
+    changes = {"losses": {"distilled": {}}, "earlier": before, "start": before, "steps": 1, "name": "same"}
+    changes |= {"optimizer": {"rate": 1e-9, "warmup": 0}}
+    told = []
+    for size in (0.0, 4.0):
+        out = tmp_path / f"{size}"
+        train(recipe(people, **changes, adversarial={"size": size, "warmup": 1}), out, cache=folder / "cache")
+        told.append(json.loads((out / "log.jsonl").read_text().splitlines()[-1])["parts"]["distilled"])
+        assert TrainedEncoder(out / "same.safetensors").matches == TrainedEncoder(before).fingerprint
+    # The weights are the same: beside the batch's statistics, only what changed the pictures makes a difference.
+    assert told[1] > told[0] + 0.01 and TrainedEncoder(before).matches == ""
+
+
 def test_a_network_begins_with_another(finished, people, tmp_path):
     folder, _ = finished
     begun, _ = load_network(folder / "run" / "tiny.safetensors")

@@ -12,6 +12,7 @@ from ipse.training.losses import (  # noqa: E402
     LOSSES,
     Center,
     Circle,
+    Distilled,
     HarmonicTriplet,
     MarginSoftmax,
     Softmax,
@@ -84,6 +85,20 @@ def test_harmonic_triplets_mix_both_networks_and_leave_out_the_earlier_alone(poi
             expected.append(max(0, float(d[a, p]) - nearest + 0.2))
     loss = HarmonicTriplet(0.2)(points, LABELS, earlier).item()
     assert loss == pytest.approx(np.mean(expected), rel=1e-4)
+
+
+def test_distilled_embeddings_point_where_the_earlier_network_has_them(points):
+    turned = torch.stack([points[:, 1], -points[:, 0], *points.T[2:]], 1)
+    own = torch.tensor([[3.0, 0.0], [0.0, 2.0], [-1.0, 0.0]])
+    theirs = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
+    assert Distilled()(own, LABELS[:3], theirs).item() == pytest.approx((0 + 1 + 2) / 3)
+    cosines = (points * turned).sum(1) / points.norm(dim=1) ** 2
+    assert Distilled()(points, LABELS, turned).item() == pytest.approx(1 - cosines.mean().item(), rel=1e-5)
+    # No pairs are needed, and none but those two losses are given what the earlier network says.
+    both = SumOfLosses({"distilled": {"weight": 2.0}, "margin": {}}, 5, 3)
+    assert not both.needs_pairs and SumOfLosses({"harmonic": {}}, 5, 3).needs_pairs
+    total, parts = both(points, LABELS, turned)
+    assert total.item() == pytest.approx(2 * parts["distilled"].item() + parts["margin"].item(), rel=1e-5)
 
 
 def test_harmonic_triplets_bring_embeddings_to_where_the_earlier_network_has_them():

@@ -107,6 +107,11 @@ class TrainedEncoder(Encoder):
     path
         The safetensors file; its contract lies beside it.
 
+    Attributes
+    ----------
+    matches
+        Fingerprint of an earlier encoder whose embeddings its own lie among; empty for none.
+
     Raises
     ------
     WeightsError
@@ -124,6 +129,7 @@ class TrainedEncoder(Encoder):
         self.name, self.dim, self.modality = contract["name"], contract["dim"], contract["modality"]
         self.metric, self.license, self.chip = contract["metric"], contract["license"], contract["chip"]
         self.fingerprint = fingerprint_of(contract["sha256"], self.chip)
+        self.matches: str = contract.get("matches", "")
         self._module = self.torch_module()
 
     def _encode(self, batch: np.ndarray) -> np.ndarray:

@@ -282,6 +282,8 @@ class Adapting:
     """What training knows of each picture beside these, such as where the face is."""
     prompted: ClassVar[bool] = True
     """Whether it reads prompts."""
+    critic: Encoder | None = None
+    """Gives the loss on identity in training; by default the reader's encoder does."""
     most_people = 1
     strengths: tuple[float, ...] = (0.4, 0.7, 1.0)
     options_kind: ClassVar[type[Options]] = Options
@@ -387,8 +389,8 @@ class Adapting:
 
     @cached_property
     def likeness(self) -> Likeness:
-        """Whose face a latent shows, by the reader's encoder."""
-        return Likeness(self.base, self.reader.encoder)
+        """Whose face a latent shows, by the critic."""
+        return Likeness(self.base, self.critic or self.reader.encoder)
 
     def denoising_error(self, predicted: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The mean squared error, weighted by place and the level of noise, and by itself."""

@@ -10,7 +10,39 @@ from torch.nn import functional
 from ipse.diffusion import Base
 from ipse.diffusion.trajectory import to_pixels
 from ipse.encoders import Encoder
+from ipse.encoders.trained import TrainedEncoder
+from ipse.errors import TrainingError
 from ipse.faces.align import TEMPLATES, fit_similarity
+
+
+def critic_of(name: str, encoder: Encoder) -> Encoder:
+    """What gives the loss on identity: an encoder that says what another says, and is harder to please, or that itself.
+
+    Parameters
+    ----------
+    name
+        As ``start`` of `ipse.training.recipe.TrainRecipe`; empty for `encoder`.
+    encoder
+        Whose vectors are asked for.
+
+    Raises
+    ------
+    TrainingError
+        If it was not trained to match the encoder (``earlier`` of its recipe).
+    WeightsError
+        If there is none, or it is damaged.
+    """
+    from ipse.training.tasks.common import start_file
+
+    if not name:
+        return encoder
+    critic = TrainedEncoder(start_file(name))
+    if critic.matches != encoder.fingerprint:
+        raise TrainingError(
+            f"The critic {name} was not trained to say what {encoder.name} says.",
+            "Train one with `earlier` and the loss `distilled`, as recipes/encoders/face-robust.yaml does.",
+        )
+    return critic
 
 
 class Likeness:

@@ -32,6 +32,7 @@ from ipse.errors import DataError, TrainingError
 from ipse.images import contact_sheet
 from ipse.personalize.adapting import Adapting, Batch, Trained, Words, begin_with, elsewhere, read_weights, save_trained
 from ipse.personalize.contract import METHODS, class_of
+from ipse.personalize.likeness import critic_of
 from ipse.personalize.references import PIXEL_FEATURES, PLACES, FaceReader, Features, Reader
 from ipse.training.loop import Step
 from ipse.training.recipe import read_recipe
@@ -54,6 +55,9 @@ class AdapterRecipe(StageRecipe):
         Of what the system reads, such as faces; not that of the public domain, which judges.
     points
         The network that places the five points.
+    critic
+        The encoder that gives losses on identity: one that was trained to say what `encoder` says, such as
+        ``face-robust`` of ``face-world``; or empty for that itself.
     start
         A trained adapter whose weights it begins with, of another system, too; empty for none.
     inputs
@@ -62,6 +66,7 @@ class AdapterRecipe(StageRecipe):
 
     encoder: str = "face-world"
     points: str = "landmarks-world"
+    critic: str = ""
     start: str = ""
     inputs: Mapping[str, str] = field(default_factory=dict)
 
@@ -493,6 +498,8 @@ def stage_of(
             f"{recipe.stage} reads whole bodies, and `likeness` is of faces.", "Leave it out of the recipe's options."
         )
     taught = reader.fingerprints((*kind.features, "vector")) if asked else encoders
+    critic = critic_of(recipe.critic, reader.encoder)
+    taught = {**taught, critic.name: critic.fingerprint} if recipe.critic else taught
     kept = [name for name in kind.features if name not in PIXEL_FEATURES]
     sizes = {name: int(store[name].shape[-1]) for name in kept if store[name].ndim > 1}
     begun, start = read_weights(recipe.start) if recipe.start else ({}, "")
@@ -514,7 +521,7 @@ def stage_of(
 
     def make(recipe: StageRecipe, corpus: Corpus, device: torch.device) -> AdapterStage:
         method = kind(base, Trained(kind.build(base, sizes, **recipe.network), record), encoder=reader.encoder)
-        method.options = options_of(kind.options_kind, recipe)
+        method.options, method.critic = options_of(kind.options_kind, recipe), critic
         begin_with(method.network, begun)
         parts = parts_of(data, corpus) if method.options.features != 1 else None
         return AdapterStage(recipe, corpus, device, base, method, store, look, parts)

@@ -260,12 +260,13 @@ class _Run:
                 targets = {k: v.to(accelerator.device) for k, v in self.plain.targets(self.chips, rows).items()}
                 if maps is not None:
                     targets = self.plain.move(targets, maps)
-            if recipe.adversarial.size:
-                with accelerator.autocast():
+            with accelerator.autocast():
+                targets = self.plain.beforehand(pixels, targets)
+                if recipe.adversarial.size:
                     pixels = attacked(
                         self.plain, pixels, targets, recipe.adversarial, self.step, recipe.mean, recipe.std
                     )
-                self._in_training()
+                    self._in_training()
             with accelerator.accumulate(self.task):
                 with accelerator.autocast():
                     loss, parts = self.task(pixels, targets)

@@ -2,7 +2,7 @@
 
 Those that compare pictures with pictures (`Triplet`, `Circle`, `SupervisedContrastive`) need several pictures of each
 person in a batch; those that compare pictures with classes (`Softmax`, `MarginSoftmax`, `Center`) keep one vector for
-each person. `HarmonicTriplet` also takes what an earlier network says of the same pictures.
+each person. `HarmonicTriplet` and `Distilled` take what an earlier network says of the same pictures.
 """
 
 from __future__ import annotations
@@ -253,6 +253,18 @@ class HarmonicTriplet(nn.Module):
         return functional.relu(gaps + self.margin).mean()
 
 
+class Distilled(nn.Module):
+    """1 less the cosine of a network's embedding and an earlier one's of the same picture, before it was changed.
+
+    With `ipse.training.adversarial` it is adversarially robust distillation (Goldblum et al., 2020, eq. 3, with cosines
+    in place of probabilities): the embeddings of a finished network, told by one that is not fooled.
+    """
+
+    def forward(self, embeddings: torch.Tensor, labels: torch.Tensor, earlier: torch.Tensor) -> torch.Tensor:
+        """The mean over the batch, `earlier` (N, D)."""
+        return 1 - functional.cosine_similarity(embeddings.float(), earlier.detach().float()).mean()
+
+
 class Circle(nn.Module):
     """Circle loss over the pairs of a batch (Sun et al., 2020, eq. 6): pairs that are far from right pull more.
 
@@ -364,10 +376,14 @@ LOSSES: dict[str, tuple[type[nn.Module], bool]] = {
     "center": (Center, True),
     "triplet": (Triplet, False),
     "harmonic": (HarmonicTriplet, False),
+    "distilled": (Distilled, False),
     "circle": (Circle, False),
     "supcon": (SupervisedContrastive, False),
     "traits": (Traits, True),
 }
+
+OF_EARLIER = ("harmonic", "distilled")
+"""Losses that need an earlier network."""
 
 
 class SumOfLosses(nn.Module):
@@ -414,14 +430,14 @@ class SumOfLosses(nn.Module):
     @property
     def needs_pairs(self) -> bool:
         """Whether a loss compares pictures with pictures."""
-        return any(not LOSSES[name][1] for name in self.parts)
+        return any(not LOSSES[name][1] for name in self.parts if name != "distilled")
 
     def forward(
         self, embeddings: torch.Tensor, labels: torch.Tensor, earlier: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The sum, and every part before its weight; `earlier` (N, D) are for `HarmonicTriplet` alone."""
+        """The sum, and every part before its weight; `earlier` (N, D) are for `OF_EARLIER` alone."""
         values = {
-            name: loss(embeddings, labels, earlier) if isinstance(loss, HarmonicTriplet) else loss(embeddings, labels)
+            name: loss(embeddings, labels, earlier) if name in OF_EARLIER else loss(embeddings, labels)
             for name, loss in self.parts.items()
         }
         return sum(self.weights[name] * value for name, value in values.items()), {

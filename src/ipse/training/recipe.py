@@ -126,8 +126,8 @@ class TrainRecipe:
     losses
         For identity: `ipse.training.losses.LOSSES` with options.
     earlier
-        For the loss ``harmonic``: a network that `ipse train encoder` wrote before, with the same chips and length of
-        embedding, whose galleries the new one is to match. Relative to the working folder; or empty.
+        For the losses ``harmonic`` and ``distilled``: a network that was trained before, with the same chips and length
+        of embedding, whose galleries the new one is to match. Named as `start` is; or empty.
     start
         A network whose backbone this one begins with instead of by chance: the name of one that comes with ipse, or
         the file of one that `ipse train encoder` wrote, relative to the working folder; or empty. What differs in name
@@ -189,10 +189,10 @@ class TrainRecipe:
             value = getattr(self, label)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise TrainingError(f"The recipe's {label} is {value!r}; it must be a whole number from 1.")
-        if bool(self.earlier) != ("harmonic" in self.losses):
+        if bool(self.earlier) != bool({"harmonic", "distilled"} & set(self.losses)):
             raise TrainingError(
                 f"The recipe's losses are {', '.join(self.losses) or 'none'}, its earlier network {self.earlier!r}.",
-                "The loss harmonic and the key `earlier`, which names a network's file, need each other.",
+                "The losses harmonic and distilled, and the key `earlier`, which names a network, need each other.",
             )
         if isinstance(self.still, bool) or not isinstance(self.still, int) or not 0 <= self.still < self.steps:
             raise TrainingError(

@@ -39,6 +39,10 @@ class Task(nn.Module):
     def targets(self, chips: Chips, rows: npt.NDArray[np.int64]) -> Targets:
         """What the network should say about some chips, first dimension n."""
 
+    def beforehand(self, pixels: torch.Tensor, targets: Targets) -> Targets:
+        """The targets, and what is to be known of pictures before they are changed against the network."""
+        return targets
+
     def move(self, targets: Targets, maps: torch.Tensor) -> Targets:
         """The targets of pictures that were moved by (n, 2, 3) maps; most do not change."""
         return targets

@@ -19,7 +19,7 @@ from ipse.training.data import Chips, person_of
 from ipse.training.losses import SumOfLosses
 from ipse.training.networks import load_network
 from ipse.training.recipe import TrainRecipe
-from ipse.training.tasks.common import Run, Targets, Task, backbone_of
+from ipse.training.tasks.common import Run, Targets, Task, backbone_of, start_file
 
 # Pairs of different people that the error rate is read from; all pairs would be millions.
 _PAIRS = 200_000
@@ -47,7 +47,7 @@ class IdentityTask(Task):
     """Train a backbone by losses over people.
 
     The recipe's ``network`` names the backbone and its options, ``losses`` what is summed; see
-    `ipse.training.losses.LOSSES`. ``earlier`` names a network that the loss ``harmonic`` keeps to.
+    `ipse.training.losses.LOSSES`. ``earlier`` names a network that the losses ``harmonic`` and ``distilled`` keep to.
     """
 
     def __init__(self, recipe: TrainRecipe, chips: Chips) -> None:
@@ -65,7 +65,7 @@ class IdentityTask(Task):
 
     def _earlier(self, recipe: TrainRecipe) -> tuple[Frozen, str]:
         """The recipe's earlier network and its fingerprint."""
-        network, contract = load_network(recipe.earlier)
+        network, contract = load_network(start_file(recipe.earlier))
         chip = contract["chip"]
         theirs = (contract["task"], contract.get("dim"), (chip.height, chip.width), chip.mean, chip.std)
         ours = ("identity", self.network.dim, recipe.cut.size, (recipe.mean,) * 3, (recipe.std,) * 3)
@@ -81,10 +81,13 @@ class IdentityTask(Task):
         """See `Task.targets`: numbers of classes."""
         return {"label": torch.from_numpy(np.searchsorted(self.known, chips.labels(self.label)[rows]))}
 
+    def beforehand(self, pixels: torch.Tensor, targets: Targets) -> Targets:
+        """See `Task.beforehand`: with what the earlier network says."""
+        return targets if self.earlier is None else targets | {"earlier": self.earlier(pixels)}
+
     def forward(self, pixels: torch.Tensor, targets: Targets) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """See `Task.forward`."""
-        earlier = None if self.earlier is None else self.earlier(pixels)
-        return self.losses(self.network(pixels), targets["label"], earlier)
+        return self.losses(self.network(pixels), targets["label"], targets.get("earlier"))
 
     def judge(self, network: nn.Module, chips: Chips, run: Run) -> dict[str, float]:
         """Rank-1 and mAP across groups (Looks or cameras), and the equal error rate of verification.
