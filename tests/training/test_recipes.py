@@ -39,7 +39,7 @@ def test_every_part_of_a_recipe_can_be_built(name):
     assert pictures.min() >= 0 and pictures.max() <= 1
     if recipe.task == "identity":
         losses = SumOfLosses(recipe.losses, network.dim, 50, torch.randn(50, 3))
-        loss, _ = losses(torch.randn(8, network.dim), torch.arange(8) // 2)
+        loss, _ = losses(torch.randn(8, network.dim), torch.arange(8) // 2, torch.randn(8, network.dim))
         assert torch.isfinite(loss)
     assert all(Target.from_recipe(target, plan).width >= 2 for target, plan in recipe.targets.items())
 
