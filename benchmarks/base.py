@@ -29,7 +29,7 @@ picture among 100 captions of other people, beside how often it does for their r
     python benchmarks/base.py --only inversion adapter attention                    # some parts; other figures stay
     python benchmarks/base.py --base FOLDER --people 100 --dry                      # a look; writes no figures
     python benchmarks/base.py --only inversion --start 0 --people 40                # other people; writes no figures
-    python benchmarks/base.py --only bodies --base FOLDER                           # of whole bodies, not --lean
+    python benchmarks/base.py --only bodies --base FOLDER                       # of bodies, with its joint encoder
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@ and seeds. Every run is kept in the work folder, where it goes on if it was stop
 isr: people matched in videos of world people, some detections wrong; weighed by reliability, unweighted, and single
 pictures beside their own changes; judged in a world that none has seen.
 domainmix: a labeled world and an unlabeled one, judged in a third.
-market: no label at all but the world's: ISR on the frames of Market-1501 train, then DomainMix; beside the supervised
-run that --market-run names. Figures read labels of val alone, when all is trained; those of train are read to print
-how many pairs are wrong, and nothing is trained or chosen by them.
+market: no label at all but the world's: ISR on the frames of Market-1501 train, then DomainMix in rounds; beside the
+supervised run that --market-run names. Figures read labels of val alone, when all is trained; those of train are read
+to print how many pairs are wrong, and nothing is trained or chosen by them.
 made: people in other Looks, by a transformer that is told masked attributes, all attributes, or none; attributes are
 told by networks that were trained on other people.
 cion: tracks of world people who come again in other videos, some pictures in the wrong track; identities correlated
@@ -474,7 +474,7 @@ def measure_domainmix(setting: Setting, evidence: Evidence) -> None:
 
 # -- Market-1501 -------------------------------------------------------------------------------------------------------
 
-MARKET_ISR, MARKET_MIX = 1000, 4000
+MARKET_ISR, MARKET_MIX, MARKET_ROUNDS = 1000, 4000, 3
 GAP = 100
 WITHIN = (0.3, 0.4, 0.5, 0.6)
 """Distances within groups that are tried."""
@@ -646,16 +646,22 @@ def measure_market(setting: Setting, evidence: Evidence) -> None:
     begun = setting.trained(ISR, recipe, frames, GAP)
     first = load_network(begun)[0]
     tell("chains after ISR", followed(first, frames, GAP), frames, truth)
-    mixed = setting.recipe(
-        "market-mix", 0, MARKET_MIX, license=TERMS, network={**LARGE, "dropout": 0.2}, start=str(begun), losses=PAIRS,
-        optimizer={"rate": 0.001, "warmup": 100, "last": 0.005, "decay": 0.0005}, ema=0.998,
-    )  # fmt: skip
-    # Beside the weights, whose folder stands for all that decided them.
-    chosen, groups = groups_for(first, frames, begun.parent)
-    tell(f"groups within {chosen.eps} after ISR", groups, frames, truth)
-    plan = Plan(eps=chosen.eps, every=setting.every(200), real=0.75)
-    network = setting.learned(DomainMix, mixed, world, everyone.labels("look"), frames, Smoothed(frames), plan)
-    tell("groups after DomainMix", groups_by(network, frames, [chosen.eps])[chosen.eps], frames, truth)
+    network, rounds = first, []
+    for number in range(MARKET_ROUNDS):
+        # Groups are kept beside the weights, whose folder stands for all that decided them.
+        chosen, groups = groups_for(network, frames, begun.parent)
+        tell(f"groups within {chosen.eps} before round {number + 1}", groups, frames, truth)
+        rounds.append(chosen)
+        mixed = setting.recipe(
+            f"market-mix-{number + 1}" if number else "market-mix", 0, MARKET_MIX, license=TERMS,
+            network={**LARGE, "dropout": 0.2}, start=str(begun), losses=PAIRS,
+            optimizer={"rate": 0.001, "warmup": 100, "last": 0.005, "decay": 0.0005}, ema=0.998,
+        )  # fmt: skip
+        plan = Plan(eps=chosen.eps, every=setting.every(200), real=0.75)
+        smoothed = Smoothed(frames)
+        begun = setting.trained(DomainMix, mixed, world, everyone.labels("look"), frames, smoothed, plan)
+        network = load_network(begun)[0]
+        tell(f"groups after round {number + 1}", groups_by(network, frames, [chosen.eps])[chosen.eps], frames, truth)
     small = np.stack([resize(image, BODY[1], BODY[0]) for image in market.images])
     weights = next(setting.market_run.glob("*.safetensors"))
     supervised = market.evaluate(encode_bodies(TrainedEncoder(weights), market.images, "supervised"))
@@ -663,7 +669,10 @@ def measure_market(setting: Setting, evidence: Evidence) -> None:
     whose = supervised.person
     reference = supervised.values()["mAP"]
     how = f"no label of a photograph; begun with body-world, {MARKET_ISR} steps of ISR"
-    mixing = f", {MARKET_MIX} of DomainMix with neighborhoods of 20, {chosen}"
+    mixing = (
+        f", {MARKET_ROUNDS} rounds of {MARKET_MIX} of DomainMix with neighborhoods of 20, each begun with the network "
+        f"of the one before, and with distances chosen by it: {'; '.join(map(str, rounds))}"
+    )
     judging = "Market-1501 val; one training, of seed 0"
     notes = {"isr": f"{how}; {judging}", "mix": f"{how}{mixing}; {judging}"}
     for name, result in results.items():

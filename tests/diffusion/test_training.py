@@ -589,7 +589,7 @@ def test_a_base_is_taken_apart_and_put_together_again(finished, tmp_path):
     assert again["sha256"] == first["sha256"]
     assert again["stages"] == first["stages"]
 
-    lean = assemble(runs, tmp_path / "lean", lean=True)
+    lean = assemble(runs, tmp_path / "lean", joint="none")
     assert list(lean["stages"]) == [stage for stage in first["stages"] if stage != "joint"]
     assert lean["bytes"] < first["bytes"]
     assert load_base(tmp_path / "lean").fingerprint == load_base(tmp_path / "base").fingerprint
@@ -597,9 +597,18 @@ def test_a_base_is_taken_apart_and_put_together_again(finished, tmp_path):
         load_base(tmp_path / "lean").joint()
     # Without the run that it was left out of, too.
     assert unpack(tmp_path / "lean", tmp_path / "fewer") == list(lean["stages"])
-    assert assemble(tmp_path / "fewer", tmp_path / "as-lean", lean=True)["sha256"] == lean["sha256"]
+    assert assemble(tmp_path / "fewer", tmp_path / "as-lean", joint="none")["sha256"] == lean["sha256"]
     with pytest.raises(TrainingError, match="stage joint is not finished"):
         assemble(tmp_path / "fewer", tmp_path / "whole")
+
+    reading = assemble(runs, tmp_path / "reading", joint="pictures")
+    assert lean["bytes"] < reading["bytes"] < first["bytes"] and list(reading["stages"]) == list(first["stages"])
+    with pytest.raises(WeightsError, match="no joint encoder for texts"):
+        load_base(tmp_path / "reading").joint()
+    read, whole = (load_base(tmp_path / name).pipeline.image_encoder for name in ("reading", "base"))
+    pixels = torch.rand(1, 3, whole.config.image_size, whole.config.image_size)
+    assert torch.equal(read(pixels).image_embeds, whole(pixels).image_embeds)
+    assert unpack(tmp_path / "reading", tmp_path / "halves") == list(lean["stages"])
 
     for file in (tmp_path / "again").rglob("*"):
         assert file.suffix != ".json" or str(tmp_path) not in file.read_text()

@@ -5,7 +5,7 @@ import pytest
 
 from ipse.errors import WorldError
 from ipse.world import bake
-from ipse.world.body import COCO, body, rotation
+from ipse.world.body import COCO, body, rotation, unpack_symmetric
 
 
 def corner(**changes: float) -> np.ndarray:
@@ -52,6 +52,18 @@ def test_corners_of_the_phenotype_space_are_the_sums_of_their_targets(changes: d
     error = np.linalg.norm((made - made[head].mean(0)) - (wanted - wanted[head].mean(0)), axis=1)
     assert error[head].max() < 0.002
     assert error[skin].max() < 0.02
+
+
+def test_shapes_that_are_kept_by_one_side_come_back_as_they_were() -> None:
+    draw = np.random.default_rng(0)
+    side = draw.uniform(-1, 1, (5, 3)).astype(np.float32)
+    template = np.concatenate([side, side * np.float32([-1, 1, 1]), np.float32([[0, 1, 2]])])[draw.permutation(11)]
+    # All 16 bits, so that differences of the sides wrap around.
+    basis = draw.integers(-(2**15), 2**15, (4, 11, 3)).astype(np.int16)
+    packed = bake.pack_symmetric(basis, bake.mirrored(template))
+    assert packed["macro_half"].shape == (2, 4, 6, 3) and packed["macro_rest"].shape == (4, 5, 3)
+    back = unpack_symmetric(packed["macro_half"], packed["macro_rest"], packed["mirror"])
+    assert back.dtype == np.int16 and (back == basis).all()
 
 
 def test_weights_of_a_person_between_the_corners_sum_to_one_per_family() -> None:

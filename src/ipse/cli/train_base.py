@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -113,9 +113,10 @@ def assemble(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new one.", show_default=False)],
     runs: Runs = RUNS,
     name: Annotated[str, typer.Option(help="What the base calls itself in what it makes.")] = "world-base",
-    lean: Annotated[
-        bool, typer.Option("--lean", help="Without the joint encoder, which making pictures does not need.")
-    ] = False,
+    joint: Annotated[
+        Literal["whole", "pictures", "none"],
+        typer.Option(help="Of the joint encoder: all, what adapters read pictures with, or nothing, for words alone."),
+    ] = "whole",
 ) -> None:
     """Put the finished stages into one folder, in half precision, that `ipse generate --base` and diffusers load.
 
@@ -127,7 +128,7 @@ def assemble(
     """
     with needs("train,generate"):
         from ipse.diffusion.training.assemble import assemble as write
-    record = write(runs, folder, name, lean)
+    record = write(runs, folder, name, joint)
     typer.echo(f"{folder}: {record['bytes'] / 1e6:.1f} MB; half precision changes pictures by {record['parity']:.2%}")
 
 

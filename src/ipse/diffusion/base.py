@@ -176,22 +176,28 @@ class Base:
         found = dict.fromkeys(word.lower() for word in _WORD.findall(prompt))
         return [word for word in found if self.words and word not in self.words]
 
+    @property
+    def compares_texts(self) -> bool:
+        """Whether the base has the whole joint encoder of pictures and captions, and not its half of pictures alone."""
+        return self.folder is not None and (self.folder / JOINT).exists()
+
     def joint(self) -> CLIPModel:
         """The joint encoder of pictures and captions that a base of the world was trained with.
 
         Raises
         ------
         WeightsError
-            If the base has none, or its file is damaged.
+            If the base has none, or its half of pictures alone, or its file is damaged.
         """
         from safetensors.torch import load_file
         from transformers import CLIPConfig, CLIPModel
 
-        path = None if self.folder is None else self.folder / JOINT
-        image = getattr(self.pipeline, "image_encoder", None)
-        if path is None or image is None or not path.exists():
-            raise WeightsError(f"The base {self.name} has no joint encoder.", "Bases trained by ipse have one.")
-        text = self.pipeline.text_encoder
+        if self.folder is None or not self.compares_texts:
+            raise WeightsError(
+                f"The base {self.name} has no joint encoder for texts.",
+                "Train one: `ipse train base joint`, then `ipse train base assemble FOLDER`, which keeps it whole.",
+            )
+        image, text = self.pipeline.image_encoder, self.pipeline.text_encoder
         with _reading(self.name):
             model = CLIPModel(
                 CLIPConfig(
@@ -202,7 +208,7 @@ class Base:
             )
             of_pictures = {f"vision_model.{key}": value for key, value in image.vision_model.state_dict().items()}
             of_pictures["visual_projection.weight"] = image.visual_projection.weight
-            model.load_state_dict(of_pictures | load_file(path))
+            model.load_state_dict(of_pictures | load_file(self.folder / JOINT))
         return model.to(self.device).eval()
 
     def generate(

@@ -61,6 +61,19 @@ class Rest:
     height: float
 
 
+def unpack_symmetric(half: np.ndarray, rest: np.ndarray, mirror: np.ndarray) -> np.ndarray:
+    """(R, V, 3) int16 offsets from those of one side, as (2, R, H, 3) low and high bytes, and what the other side's
+    differ by, (R, V - H, 3) int16.
+
+    `mirror` (V,) names the vertex on the other side of each. Sums wrap around at 16 bits, as the differences did.
+    """
+    own = np.arange(len(mirror)) <= mirror
+    basis = np.empty((len(rest), len(mirror), 3), np.int16)
+    basis[:, own] = np.ascontiguousarray(np.moveaxis(half, 0, -1)).view("<i2")[..., 0]
+    basis[:, ~own] = basis[:, mirror[~own]] * np.array([-1, 1, 1], np.int16) + rest
+    return basis
+
+
 class Body:
     """The shared table and the functions on it. Use `body()`; loading takes about a quarter of a second."""
 
@@ -88,7 +101,9 @@ class Body:
 
     @cached_property
     def _macro_basis(self) -> np.ndarray:
-        return self._table["macro_basis"].reshape(len(self._table["macro_basis"]), -1).astype(np.float32)
+        t = self._table
+        basis = unpack_symmetric(t["macro_half"], t["macro_rest"], t["mirror"])
+        return basis.reshape(len(basis), -1).astype(np.float32)
 
     def mask(self, name: str) -> np.ndarray:
         """(V,) float32 in 0..1: one of the vertex masks ``lips``, ``eyelids``, ``ears``, ``face``, ``inside_mouth``."""

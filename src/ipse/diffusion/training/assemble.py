@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -64,7 +64,9 @@ def load_stage(runs: str | Path, stage: str) -> nn.Module:
     return kinds[stage].from_pretrained(folder, dtype=torch.float32)
 
 
-def assemble(runs: str | Path, out: str | Path, name: str = "world-base", lean: bool = False) -> dict[str, Any]:
+def assemble(
+    runs: str | Path, out: str | Path, name: str = "world-base", joint: Literal["whole", "pictures", "none"] = "whole"
+) -> dict[str, Any]:
     """Put the finished stages into one folder, in half precision, and check that it makes the same pictures.
 
     Beside the pipeline's own files it holds the joint encoder, for pictures and for texts, and a record of how all was
@@ -78,9 +80,9 @@ def assemble(runs: str | Path, out: str | Path, name: str = "world-base", lean: 
         A new folder.
     name
         Of the base.
-    lean
-        Leave the joint encoder out: it compares pictures with texts and reads pictures for adapters, and making
-        pictures from words needs none of it.
+    joint
+        How much of the joint encoder comes along: ``whole``, which compares pictures with texts; ``pictures``, the
+        half that reads pictures for adapters; ``none``, for making pictures from words needs none of it.
 
     Returns
     -------
@@ -95,7 +97,7 @@ def assemble(runs: str | Path, out: str | Path, name: str = "world-base", lean: 
         If the folder is there already, or cannot be written.
     """
     drawing = [stage for stage in STAGES if stage != JOINT_STAGE]
-    stages = [*(drawing if lean else STAGES), *(stage for stage in [DECODER] if finished(runs, stage))]
+    stages = [*(drawing if joint == "none" else STAGES), *(stage for stage in [DECODER] if finished(runs, stage))]
     text, vae, unet = (load_stage(runs, stage).eval() for stage in drawing)
     sharper = [load_stage(runs, stage).eval() for stage in stages if stage == DECODER]
     for other in sharper:
@@ -106,7 +108,7 @@ def assemble(runs: str | Path, out: str | Path, name: str = "world-base", lean: 
         vae = other
     if unet.config.cross_attention_dim != text.config.hidden_size:
         raise TrainingError("The U-Net was not trained with this text encoder.", "Train the stage denoiser again.")
-    more, of_texts = ({}, {}) if lean else _parted(load_stage(runs, JOINT_STAGE).eval(), text)
+    more, of_texts = ({}, {}) if joint == "none" else _parted(load_stage(runs, JOINT_STAGE).eval(), text)
     pipeline = make_pipeline(vae, text, unet, **more)
     exact = _pictures(pipeline)
 
@@ -122,7 +124,7 @@ def assemble(runs: str | Path, out: str | Path, name: str = "world-base", lean: 
         (part / "tokenizer" / "vocab.json").write_text(json.dumps(numbers, ensure_ascii=False), encoding="utf-8")
         lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
         (part / "tokenizer" / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        if of_texts:
+        if joint == "whole":
             write_tensors(part / JOINT, {key: value.half() for key, value in of_texts.items()})
         stored = StableDiffusionPipeline.from_pretrained(part, dtype=torch.float32)
         difference = float(np.abs(_pictures(stored) - exact).mean())
@@ -164,7 +166,7 @@ def assemble(runs: str | Path, out: str | Path, name: str = "world-base", lean: 
 def unpack(base: str | Path, runs: str | Path) -> list[str]:
     """Write the stages of an assembled base as finished runs, so that training can go on from them.
 
-    They have the half precision of the base.
+    They have the half precision of the base. The joint encoder is one of them where the base has it whole.
 
     Parameters
     ----------
@@ -187,7 +189,9 @@ def unpack(base: str | Path, runs: str | Path) -> list[str]:
     if "stages" not in loaded.record:
         raise DataError(f"{base} does not tell its stages.", "Name `world`, or a folder of `ipse train base assemble`.")
     pipeline, root = loaded.pipeline, Path(runs)
-    stages: dict[str, dict[str, Any]] = loaded.record["stages"]
+    stages: dict[str, dict[str, Any]] = dict(loaded.record["stages"])
+    if not loaded.compares_texts:
+        stages.pop(JOINT_STAGE, None)
     networks = {"text": pipeline.text_encoder, "vae": pipeline.vae, "denoiser": pipeline.unet}
     # An autoencoder's decoder and a sharper one do not both stay in a base.
     networks[DECODER] = pipeline.vae
