@@ -330,10 +330,10 @@ def measure_isr(setting: Setting, evidence: Evidence) -> None:
         f"six people at once; wrong: {100 * WRONG:.0f} % of the detections show nobody; unweighted: the same pairs "
         f"all count the same; training seeds {told_seeds(setting.seeds)}"
     )
-    add_comparison(evidence, "reid_training.isr", "isr", runs, note)
+    add_comparison(evidence, "reid.isr", "isr", runs, note)
     values = {kind: np.array([run.values()["mAP"] for run in each]) for kind, each in runs.items()}
     add_gain(
-        evidence, "reid_training.isr.loss_spared_by_weights",
+        evidence, "reid.isr.loss_spared_by_weights",
         values["isr_wrong"] - values["isr"], values["unweighted_wrong"] - values["unweighted"],
         runs["isr"][0].person, "change without weights",
         f"what wrong detections cost the weighted less than the unweighted; above 0 the weights help; {note}",
@@ -460,14 +460,14 @@ def measure_domainmix(setting: Setting, evidence: Evidence) -> None:
         f"grouped pictures that are of one person and Look: {100 * np.mean(precision):.0f} %; "
         f"training seeds {told_seeds(setting.seeds)}"
     )
-    add_comparison(evidence, "reid_training.domainmix", "mix", runs, note)
+    add_comparison(evidence, "reid.domainmix", "mix", runs, note)
     chosen, naive = ([run.values()["mAP"] for run in runs[kind]] for kind in ("without_balance", "naive"))
     add_gain(
-        evidence, "reid_training.domainmix.map_gain_of_choice", chosen, naive, runs["naive"][0].person, "naive",
+        evidence, "reid.domainmix.map_gain_of_choice", chosen, naive, runs["naive"][0].person, "naive",
         f"mAP of reliable groups without the balance; alike but for which groups are chosen; {note}",
     )  # fmt: skip
     add_domains_told(
-        evidence, "reid_training.domainmix", told, held.column("person"), len(known_worlds),
+        evidence, "reid.domainmix", told, held.column("person"), len(known_worlds),
         f"networks of {MIX_STEPS} steps after {MIX_STEPS}; training seeds {told_seeds(setting.seeds)}",
     )  # fmt: skip
 
@@ -677,20 +677,18 @@ def measure_market(setting: Setting, evidence: Evidence) -> None:
     notes = {"isr": f"{how}; {judging}", "mix": f"{how}{mixing}; {judging}"}
     for name, result in results.items():
         for short, figure in (("map", "mAP"), ("rank1", "rank-1")):
-            add_mean(
-                evidence, f"reid_training.market.{short}_{name}", [result.values()[figure]], whose, note=notes[name]
-            )
+            add_mean(evidence, f"reid.market.{short}_{name}", [result.values()[figure]], whose, note=notes[name])
         both = np.stack([result.values()["mAP"], reference], 1)
         ratio = bootstrap_ci(both, whose, statistic=lambda rows: float(rows[:, 0].mean() / rows[:, 1].mean()))
         evidence.add(
-            f"reid_training.market.share_of_supervised_{name}", 100 * both[:, 0].mean() / both[:, 1].mean(), "%",
+            f"reid.market.share_of_supervised_{name}", 100 * both[:, 0].mean() / both[:, 1].mean(), "%",
             n=len(np.unique(whose)), ci95=(100 * ratio[0], 100 * ratio[1]),
             against=("goal", 70.0),
             note=f"mAP over that of the supervised run, {100 * reference.mean():.1f} %; {notes[name]}",
         )  # fmt: skip
     ahead, interval = compare(results["mix"], results["isr"])
     evidence.add(
-        "reid_training.market.mix_gain_over_isr", 100 * ahead, "points", n=len(np.unique(whose)),
+        "reid.market.mix_gain_over_isr", 100 * ahead, "points", n=len(np.unique(whose)),
         ci95=(100 * interval[0], 100 * interval[1]), note=f"mAP ahead of ISR alone, paired by query; {notes['mix']}",
     )  # fmt: skip
 
@@ -818,7 +816,7 @@ def measure_made(setting: Setting, evidence: Evidence) -> None:
         f"{MADE_STEPS} steps of 64 pictures, in the first {100 * FADING:.0f} % of which some are told nothing; "
         f"detectors are of seed 0; training seeds {told_seeds(setting.seeds)}"
     )
-    add_comparison(evidence, "reid_training.made", "made", runs, note, {"map": "mAP", "rank1": "rank-1"})
+    add_comparison(evidence, "reid.made", "made", runs, note, {"map": "mAP", "rank1": "rank-1"})
 
 
 # -- ContourReID -------------------------------------------------------------------------------------------------------
@@ -922,12 +920,12 @@ def measure_contour(setting: Setting, evidence: Evidence) -> None:
     )
     for name, each in runs.items():
         alone, about = {kind: found for kind, found in each.items() if kind != "both"}, f"{asked[name]}; {note}"
-        add_comparison(evidence, f"reid_training.contour.{name}", "contour", alone, about)
+        add_comparison(evidence, f"reid.contour.{name}", "contour", alone, about)
         both, whose = [run.values()["mAP"] for run in each["both"]], each["both"][0].person
-        add_mean(evidence, f"reid_training.contour.{name}.map_both", both, whose, note=about)
+        add_mean(evidence, f"reid.contour.{name}.map_both", both, whose, note=about)
         for kind in ("contour", "colors"):
             values = [run.values()["mAP"] for run in each[kind]]
-            add_gain(evidence, f"reid_training.contour.{name}.both_gain_over_{kind}", both, values, whose, kind, about)
+            add_gain(evidence, f"reid.contour.{name}.both_gain_over_{kind}", both, values, whose, kind, about)
 
 
 # -- LDE ---------------------------------------------------------------------------------------------------------------
@@ -1012,10 +1010,10 @@ def measure_lde(setting: Setting, evidence: Evidence) -> None:
         "worlds with other people in each; split: features are parted and domains not expanded; mixed: statistics of "
         f"early maps are mixed; {LDE_STEPS} steps of 64 pictures; training seeds {told_seeds(setting.seeds)}"
     )
-    add_comparison(evidence, "reid_training.lde", "lde", runs, note)
-    add_comparison(evidence, "reid_training.lde.faceless", "lde", without_faces, f"faces hidden; {note}")
+    add_comparison(evidence, "reid.lde", "lde", runs, note)
+    add_comparison(evidence, "reid.lde.faceless", "lde", without_faces, f"faces hidden; {note}")
     add_domains_told(
-        evidence, "reid_training.lde", told, judged.column("person"), len(SEEN),
+        evidence, "reid.lde", told, judged.column("person"), len(SEEN),
         f"networks of {LDE_STEPS} steps; training seeds {told_seeds(setting.seeds)}",
     )  # fmt: skip
 
@@ -1103,15 +1101,15 @@ def measure_cion(setting: Setting, evidence: Evidence) -> None:
         f"another Shot of the same Look; {CION_START} steps of ISR, then {CION_STEPS} of each kind on the same tracks, "
         f"64 pictures in each (of cion and tracks 32, in two changes); {tracking}"
     )
-    add_comparison(evidence, "reid_training.cion", "cion", zero, note)
+    add_comparison(evidence, "reid.cion", "cion", zero, note)
     add_comparison(
-        evidence, "reid_training.cion.tuned", "cion", tuned, f"{note}; then {FINE_STEPS} on the labels of other people"
+        evidence, "reid.cion.tuned", "cion", tuned, f"{note}; then {FINE_STEPS} on the labels of other people"
     )
     for kind, told in agreement.items():
         purity, completeness = 100 * np.mean(told, 0)
         for figure, value in (("purity", purity), ("completeness", completeness)):
             evidence.add(
-                f"reid_training.cion.{figure}_{kind}", value, "%", n=len(told),
+                f"reid.cion.{figure}_{kind}", value, "%", n=len(told),
                 note=f"B-cubed, of identities with people in one Look, after {CION_START} steps of ISR; n counts "
                 f"seeds; {tracking}",
             )  # fmt: skip
@@ -1160,7 +1158,7 @@ def measure_snp(setting: Setting, evidence: Evidence) -> None:
         f"the budget {100 * np.mean(right):.0f} % are of the world that the target was made from; {SNP_STEPS} steps; "
         f"training seeds {told_seeds(setting.seeds)}"
     )
-    add_comparison(evidence, "reid_training.snp", "snp", runs, note)
+    add_comparison(evidence, "reid.snp", "snp", runs, note)
 
 
 # -- CAST --------------------------------------------------------------------------------------------------------------
@@ -1450,14 +1448,14 @@ def measure_cast(setting: Setting, evidence: Evidence) -> None:
         f"({CAST_STEPS}), and batches drawn by the same seeds from the labels of each kind; "
         f"training seeds {told_seeds(setting.seeds)}"
     )
-    add_comparison(evidence, "reid_training.cast", "cast", runs, f"faces in another Look; {note}")
+    add_comparison(evidence, "reid.cast", "cast", runs, f"faces in another Look; {note}")
     add_verification(
-        evidence, "reid_training.cast", "cast", distances, pairs,
+        evidence, "reid.cast", "cast", distances, pairs,
         f"pairs of faces, one of everybody in each Look, at a false acceptance rate of {100 * FAR:g} % of these pairs "
         f"(tar) or where both errors are equal (eer); {note}",
     )  # fmt: skip
     # What the folders were like as they came is decided by how they were made: it is no figure.
-    add_labels(evidence, "reid_training.cast", labels_told, f"once: the first of the rounds; {note}")
+    add_labels(evidence, "reid.cast", labels_told, f"once: the first of the rounds; {note}")
 
 
 PARTS: dict[str, Callable[[Setting, Evidence], None]] = {
@@ -1490,7 +1488,7 @@ def main() -> None:
     logging.getLogger("ipse.training").setLevel(logging.INFO)
     seeds = range(args.seeds)
     setting = Setting(args.world, args.work, seeds, args.share, args.shared, args.market_run, args.faces)
-    evidence = Evidence("reid_training", seeds=seeds)
+    evidence = Evidence("reid", seeds=seeds)
     lacking = {"market": not (args.shared and args.market_run), "cast": not args.faces}
     chosen = args.only or [name for name in PARTS if not lacking.get(name)]
     measure(PARTS, chosen, setting, evidence, whole=args.share == 1)

@@ -109,10 +109,10 @@ def test_pairs_are_of_one_picture_in_each_look_and_compared_by_the_same_people()
         return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
     good, bad = (pairs.distances(seen(noise)) for noise in (0.05, 0.4))
-    evidence = bench.Evidence("reid_training")
+    evidence = bench.Evidence("reid")
     runs = {"cast": [good, good], "noisy": [bad, bad], "again": [good, good]}
-    bench.add_verification(evidence, "reid_training.cast", "cast", runs, pairs, "how")
-    found = {figure["name"].removeprefix("reid_training.cast."): figure for figure in evidence.figures}
+    bench.add_verification(evidence, "reid.cast", "cast", runs, pairs, "how")
+    found = {figure["name"].removeprefix("reid.cast."): figure for figure in evidence.figures}
     assert all("how" in figure["note"] for figure in evidence.figures)
     assert found["tar_cast"]["value"] == 100 and found["eer_cast"]["value"] == 0 and found["tar_cast"]["n"] == 40
     for rate in ("tar", "eer"):
@@ -133,10 +133,10 @@ def test_labels_are_as_right_as_their_pairs_and_compared_by_the_same_people():
     noisy, once, cast = ([labels(*shares) for _ in range(2)] for shares in ((0.4, 0.0), (0.2, 0.1), (0.02, 0.02)))
     kinds = {"noisy": noisy, "once": once, "cast": cast}
     told = {kind: [bench.LabelPairs.of(who, each) for each in found] for kind, found in kinds.items()}
-    evidence = bench.Evidence("reid_training")
-    bench.add_labels(evidence, "reid_training.cast", told, "how")
-    bench.add_labels(evidence, "reid_training.again", told | {"once": told["cast"]}, "how")
-    found = {figure["name"].removeprefix("reid_training."): figure for figure in evidence.figures}
+    evidence = bench.Evidence("reid")
+    bench.add_labels(evidence, "reid.cast", told, "how")
+    bench.add_labels(evidence, "reid.again", told | {"once": told["cast"]}, "how")
+    found = {figure["name"].removeprefix("reid."): figure for figure in evidence.figures}
     for figure in ("precision", "recall"):
         values = {
             kind: 100 * np.mean([getattr(bench.pairwise_f(who, bench.alone(each)), figure) for each in found])
@@ -243,12 +243,12 @@ def test_people_are_told_by_one_detector_that_does_not_know_them(tmp_path, monke
 
 
 def test_every_figure_of_a_comparison_tells_how_it_was_made():
-    everyone, evidence = people(), bench.Evidence("reid_training")
+    everyone, evidence = people(), bench.Evidence("reid")
     right = np.eye(12, dtype=np.float32)[everyone.column("person")]
     found = [everyone.judge(vectors, "world-across-looks") for vectors in (right, right[::-1].copy())]
     runs = {"made": [found[0]] * 2, "without": [found[1]] * 2}
-    bench.add_comparison(evidence, "reid_training.made", "made", runs, "how")
-    names = [figure["name"].removeprefix("reid_training.made.") for figure in evidence.figures]
+    bench.add_comparison(evidence, "reid.made", "made", runs, "how")
+    names = [figure["name"].removeprefix("reid.made.") for figure in evidence.figures]
     assert names == ["map_made", "map_without", "map_gain_over_without"]
     assert all(figure["note"].startswith("how; by seed") for figure in evidence.figures)
 
@@ -372,8 +372,8 @@ def test_worlds_are_told_by_what_their_people_share_and_not_by_who_is_in_them():
     # What changes by another world for each person alone can be learned by heart, but not told of anybody else.
     changed = bench.domains_told(network, [plain, pictures(who + 100)], who)
     assert changed.shape == (160,) and 0.3 < changed.mean() < 0.7
-    evidence = bench.Evidence("reid_training")
-    bench.add_domains_told(evidence, "reid_training.lde", {"plain": [changed, changed]}, who, 2, "how")
+    evidence = bench.Evidence("reid")
+    bench.add_domains_told(evidence, "reid.lde", {"plain": [changed, changed]}, who, 2, "how")
     (figure,) = evidence.figures
     low, high = figure["ci95"]
     assert figure["n"] == 40 and low < figure["value"] < high and figure["against"]["value"] == 50

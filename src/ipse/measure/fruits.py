@@ -104,7 +104,7 @@ class Timed:
     room="measure",
     claim="Self-training cleans millions of faces out of the web, and matchers are compared under a limit of time for "
     "the whole way from picture to answer.",
-    evidence=["encoders.fruits.*", "reid_training.cast.*"],
+    evidence=["encoders.fruits.*", "reid.cast.*"],
     works_means="The harness times detection, alignment, embedding and comparison of a pair and refuses what is over "
     "its budget of 100, 500 or 1000 ms; cleaning by self-training (CAST) raises the precision and recall of noisy "
     "labels above one-shot cleaning, and the encoder trained on them nears that of clean labels.",

@@ -230,7 +230,7 @@ def identity_guided(
     room="training",
     claim="Pre-training on people who were correlated across videos, by distillation between pictures of one identity, "
     "needs a small part of the pictures that pre-training on tracks needs.",
-    evidence=["reid_training.cion.*"],
+    evidence=["reid.cion.*"],
     works_means="On tracks of world people who come again in other videos, mAP without and after fine-tuning is above "
     "that of pre-training on tracks of the same data and of ISR at equal steps; purity and completeness of the "
     "identities are told.",

@@ -223,7 +223,7 @@ class Discriminator(nn.Module):
     room="training",
     claim="Labeled synthetic people and unlabeled real ones together train an encoder that recognizes people in places "
     "that it never saw about as well as human labels do.",
-    evidence=["reid_training.domainmix.*", "reid_training.market.*"],
+    evidence=["reid.domainmix.*", "reid.market.*"],
     works_means="With people of the world and unlabeled ones of a shifted world, mAP in a third is above training on "
     "the world alone and above naive pseudo-labels; a classifier of domains falls to about one half with the balance; "
     "no real label is read. With unlabeled Market-1501 train, mAP on val is at least 70 % of the supervised one.",

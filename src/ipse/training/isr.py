@@ -193,7 +193,7 @@ def reliable_contrast(
     room="training",
     claim="An encoder that nobody labeled anything for, learned from people who are matched between frames of videos, "
     "recognizes people in places that it never saw.",
-    evidence=["reid_training.isr.*", "reid_training.market.*"],
+    evidence=["reid.isr.*", "reid.market.*"],
     works_means="On videos of several world people at a time, without labels: mAP in a world that was not trained on "
     "is above that of learning by changes of single pictures alone, and with 30 % wrong detections the reliability "
     "loses less than equal weights do.",

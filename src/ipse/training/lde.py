@@ -105,7 +105,7 @@ def expanded_logits(
     room="training",
     claim="Features are parted into identity and domain, and identity is learned under domains that are expanded by "
     "chance, so that an encoder recognizes people in places that it never saw.",
-    evidence=["reid_training.lde.*"],
+    evidence=["reid.lde.*"],
     works_means="On world bodies in worlds of other light and cameras, over three training seeds: mAP in a world that "
     "was not trained on is above that of plain training and of mixed styles, also with hidden faces, and a linear "
     "classifier tells domains from embeddings less well than from those of plain training.",

@@ -145,7 +145,7 @@ def farthest(features: Vectors, first: npt.NDArray[np.intp], count: int) -> npt.
     room="training",
     claim="A training set found and pruned for an unlabeled place is a fifth of the pool, and trains encoders that are "
     "as good there or better.",
-    evidence=["reid_training.snp.*"],
+    evidence=["reid.snp.*"],
     works_means="Of a pool of six worlds, with one of them shifted as the target and no label of it: an encoder "
     "trained on the 20 % that were found has at least the mAP of one trained on all, and more than random and greedy "
     "samples of the same size.",

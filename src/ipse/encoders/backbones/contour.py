@@ -171,7 +171,7 @@ class _Stream(nn.Module):
     room="encoders",
     claim="From contour sketches that are read along rays at learned angles, people are recognized who moderately "
     "changed their clothes, where colors mislead.",
-    evidence=["reid_training.contour.*"],
+    evidence=["reid.contour.*"],
     works_means="On world bodies in the same garments with colors by chance, over three training seeds: mAP in other "
     "colors is above that of an encoder of colors, in the same colors it is below; learned angles are ahead of even "
     "ones; and both encoders together are ahead of each.",

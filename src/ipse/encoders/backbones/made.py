@@ -114,7 +114,7 @@ class _Head(nn.Module):
     room="encoders",
     claim="A transformer that is told a person's attributes, with those of the clothes masked, finds people again who "
     "changed their clothes.",
-    evidence=["reid_training.made.*"],
+    evidence=["reid.made.*"],
     works_means="On world bodies in other Looks, attributes predicted: mAP and rank-1 are above those of the same "
     "transformer without attributes and with unmasked ones, over three training seeds.",
     status="experimental",
