@@ -323,7 +323,7 @@ def test_groups_are_told_by_number_share_cameras_and_contradiction():
     told = bench.grouped(np.array([0, 0, 1, 1, 2, -1]), frames, 0.4)
     assert told == bench.Grouped(0.4, 3, 1, 5 / 6, 4 / 3, 1.0)
     none = bench.grouped(np.full(6, -1), frames, 0.3)
-    assert none == bench.Grouped(0.3, 0, 0, 0.0, 0.0, np.inf) and "groups within 0.3: 0 of 0 %" in str(none)
+    assert none == bench.Grouped(0.3, 0, 0, 0.0, 0.0, np.inf) and str(none) == "0 within 0.3 of 0 % of the pictures"
 
 
 def test_frames_are_decoded_once_and_people_are_told_in_their_order(tmp_path, monkeypatch, capsys):
