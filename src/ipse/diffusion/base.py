@@ -179,7 +179,8 @@ class Base:
     @property
     def compares_texts(self) -> bool:
         """Whether the base has the whole joint encoder of pictures and captions, and not its half of pictures alone."""
-        return self.folder is not None and (self.folder / JOINT).exists()
+        image = getattr(self.pipeline, "image_encoder", None)
+        return image is not None and self.folder is not None and (self.folder / JOINT).exists()
 
     def joint(self) -> CLIPModel:
         """The joint encoder of pictures and captions that a base of the world was trained with.
