@@ -301,17 +301,17 @@ def rank(evidence: Evidence, setting: Setting) -> None:
     }
     for kind, (runs, note) in kinds.items():
         ours = {name: ranks[name] for name in runs}
-        add_spearman(evidence, f"embeddings.rankme.{kind}spearman", ours, results, f"{note}; {about}")
+        add_spearman(evidence, f"reid.rankme.{kind}spearman", ours, results, f"{note}; {about}")
         pick, best = max(ours, key=ours.__getitem__), max(ours, key=lambda name: results[name].mean_ap())
         value, interval = percent(results[pick].mean_ap(), results[pick].figures()["mAP"][1:])
         evidence.add(
-            f"embeddings.rankme.{kind}picked_map", value, "%", n=len(np.unique(results[pick].person)), ci95=interval,
+            f"reid.rankme.{kind}picked_map", value, "%", n=len(np.unique(results[pick].person)), ci95=interval,
             against=(f"the best run, {best}", 100 * results[best].mean_ap()),
             note=f"mAP of the run that RankMe picks, {pick}; the mean run has "
             f"{100 * np.mean([results[name].mean_ap() for name in ours]):.1f} %; {note}; {about}",
         )  # fmt: skip
     add_spearman(
-        evidence, "embeddings.rankme.spearman_any_encoder", {name: ranks[name] for name in every}, results,
+        evidence, "reid.rankme.spearman_any_encoder", {name: ranks[name] for name in every}, results,
         f"the runs and other encoders, which the paper advises against; {about}; colors on {SAMPLE} pictures",
     )  # fmt: skip
 
@@ -384,18 +384,16 @@ def relreps(evidence: Evidence, setting: Setting) -> None:
     people = [side["person"] for side in columns]
     for key, source in searches.items():
         beside = ("within dlib's network", found["within_dlib"]) if key == "across" else None
-        reid.add(evidence, f"embeddings.relreps.{key}_", found[key], f"{notes[key]}; {about}", beside)
+        reid.add(evidence, f"reid.relreps.{key}_", found[key], f"{notes[key]}; {about}", beside)
         evidence.add(
-            f"embeddings.relreps.{key}_eer", 100 * all_pairs(source, *people).eer(), "%", n=len(np.unique(people[0])),
+            f"reid.relreps.{key}_eer", 100 * all_pairs(source, *people).eer(), "%", n=len(np.unique(people[0])),
             note="equal error rate of all pairs of a query and a picture of the gallery",
         )  # fmt: skip
-    reid.add_ahead(
-        evidence, "embeddings.relreps.ahead_of_direct", found["across"], ("direct", found["direct"]), "rank-1"
-    )
+    reid.add_ahead(evidence, "reid.relreps.ahead_of_direct", found["across"], ("direct", found["direct"]), "rank-1")
     turn = np.linalg.qr(np.random.default_rng(0).normal(size=(seen[held].shape[1],) * 2))[0]
     plain, turned = (relative(seen[held] @ by, anchors[held] @ by) for by in (np.eye(len(turn)), turn))
     evidence.add(
-        "embeddings.relreps.rotation_error", np.abs(turned - plain).max(), n=len(plain),
+        "reid.relreps.rotation_error", np.abs(turned - plain).max(), n=len(plain),
         note="largest change of a code where the space of dlib's network is turned by chance, in float32",
     )  # fmt: skip
 
@@ -494,9 +492,9 @@ def sesa(evidence: Evidence, setting: Setting) -> None:
     }
     for name, result in found.items():
         beside = ("dense", found["dense"]) if name == "explicit" else None
-        reid.add(evidence, f"embeddings.sesa.{name}_", result, f"{notes[name]}; {about}", beside)
+        reid.add(evidence, f"reid.sesa.{name}_", result, f"{notes[name]}; {about}", beside)
     reid.add_ahead(
-        evidence, "embeddings.sesa.ahead_of_attributes", found["explicit"], ("attributes alone", found["attributes"])
+        evidence, "reid.sesa.ahead_of_attributes", found["explicit"], ("attributes alone", found["attributes"])
     )
     pairs = np.random.default_rng(0).integers(0, len(seen["person"]), (200, 2))
     errors = []
@@ -508,14 +506,14 @@ def sesa(evidence: Evidence, setting: Setting) -> None:
         kept = np.array([name != struck for name in match.names])
         errors += [abs(unit[0] @ unit[1] - match.score), abs(unit[0, kept] @ unit[1, kept] - match.without(struck))]
     evidence.add(
-        "embeddings.sesa.explanation_error", max(errors), n=len(pairs),
+        "reid.sesa.explanation_error", max(errors), n=len(pairs),
         note="largest difference of a cosine from the sum of what its dimensions contribute, and of the score without "
         "the strongest dimension from what the explanation said",
     )  # fmt: skip
     # The first picture, and one of the same person in other clothes.
     other = np.flatnonzero((seen["person"] == seen["person"][0]) & (seen["look"] != seen["look"][0]))[0]
     match = spaces["explicit"].explain(seen["face-world"][0], seen["face-world"][other])
-    evidence.add("embeddings.sesa.example", match.score, n=1, note=f"one person in two clothes: {match.words()}")
+    evidence.add("reid.sesa.example", match.score, n=1, note=f"one person in two clothes: {match.words()}")
 
 
 # -- the graph ---------------------------------------------------------------------------------------------------------
@@ -601,14 +599,14 @@ def fastrp(evidence: Evidence, setting: Setting) -> None:
         ours, our_time = timed(lambda edges=edges: embed_nodes(edges), 5)
         theirs, their_time = timed(lambda edges=edges: deep_walk(edges))
         mine, walked = judge(ours), judge(theirs)
-        reid.add(evidence, f"embeddings.fastrp.{name}.", mine, f"{about}; 128 numbers", ("DeepWalk", walked))
+        reid.add(evidence, f"reid.fastrp.{name}.", mine, f"{about}; 128 numbers", ("DeepWalk", walked))
         evidence.add(
-            f"embeddings.fastrp.{name}.speedup", their_time / our_time, "x", n=len(ours), against=("goal", 100),
+            f"reid.fastrp.{name}.speedup", their_time / our_time, "x", n=len(ours), against=("goal", 100),
             note=f"processor time of DeepWalk over FastRP's, {their_time:.1f} and {our_time:.4f} s of one thread; 5 "
             "walks of 40 from every node where DeepWalk's paper has 80, and negatives shared in batches",
         )  # fmt: skip
         if name == "market":
-            reid.add_ahead(evidence, "embeddings.fastrp.market.ahead_of_plain", mine, ("plain features", plain))
+            reid.add_ahead(evidence, "reid.fastrp.market.ahead_of_plain", mine, ("plain features", plain))
     small, _ = planted(4, 25)
     dense = small.toarray()
     degree = dense.sum(axis=1)
@@ -618,7 +616,7 @@ def fastrp(evidence: Evidence, setting: Setting) -> None:
     ) ** -0.5
     error = np.abs(embed_nodes(small, 32) - similarity @ projection(len(dense), 32).toarray()).max()
     evidence.add(
-        "embeddings.fastrp.formula_error", error, n=len(dense), against=("goal", 1e-6),
+        "reid.fastrp.formula_error", error, n=len(dense), against=("goal", 1e-6),
         note="largest difference from the dense formula on a graph of 100 nodes",
     )  # fmt: skip
 
@@ -662,13 +660,13 @@ def irwe(evidence: Evidence, setting: Setting) -> None:
             about = f"{nodes} nodes whose nearest by {kind}, in {asked[label][2]}, has their {label}; one graph; seed 0"
             value, interval = percent(told[rows].mean(), bootstrap_ci(told[rows], village[rows]))
             evidence.add(
-                f"embeddings.irwe.{kind}.{label}_{nodes}", value, "%", n=village.max() + 1, ci95=interval, note=about
+                f"reid.irwe.{kind}.{label}_{nodes}", value, "%", n=village.max() + 1, ci95=interval, note=about
             )  # fmt: skip
         for label, ours, theirs in (("role", "identity", "position"), ("village", "position", "identity")):
             ahead = (hits[ours, label] - hits[theirs, label])[rows]
             value, interval = percent(ahead.mean(), bootstrap_ci(ahead, village[rows]))
             evidence.add(
-                f"embeddings.irwe.{ours}.{label}_{nodes}_ahead", value, "points", n=village.max() + 1, ci95=interval,
+                f"reid.irwe.{ours}.{label}_{nodes}_ahead", value, "points", n=village.max() + 1, ci95=interval,
                 against=(f"by {theirs}", 100 * hits[theirs, label][rows].mean()),
                 note=f"{nodes} nodes whose nearest has their {label}, by {ours} ahead of {theirs}, paired by node; "
                 "interval over villages; one graph; seed 0",
@@ -689,14 +687,14 @@ def irwe(evidence: Evidence, setting: Setting) -> None:
             )
         )
         reid.add(
-            evidence, "embeddings.irwe.market_", result,
+            evidence, "reid.irwe.market_", result,
             f"position embeddings of {made.shape[1]} numbers, learned, seed 0, on the neighbor graph of {split} "
             f"pictures of the gallery of Market-1501 val; {len(val.query)} queries come later",
             ("plain features", plain),
         )  # fmt: skip
         for figure, short in (("mAP", "map"), ("rank-1", "rank1")):
             reid.add_ahead(
-                evidence, f"embeddings.irwe.market_{short}_ahead_of_fastrp", result, ("FastRP", fast), figure,
+                evidence, f"reid.irwe.market_{short}_ahead_of_fastrp", result, ("FastRP", fast), figure,
                 f"FastRP's {made.shape[1]} numbers of the graph with the queries in it, {figure} "
                 f"{100 * fast.figures()[figure][0]:.2f} %; interval over people",
             )  # fmt: skip
@@ -724,7 +722,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if real:
         check_market_run(json.loads((setting.market_run / "record.json").read_text()), setting.shared)
     setting.cache.mkdir(parents=True, exist_ok=True)
-    evidence, console = Evidence("embeddings", seeds=[0]), Console()
+    evidence, console = Evidence("reid", seeds=[0]), Console()
     for name in only:
         PARTS[name](evidence, setting)
         # After each part, so that a run cut short keeps what it has.

@@ -121,7 +121,7 @@ class ExplicitSpace:
     room="attributes",
     claim="Trained for ranking, but with dimensions that are named concepts, an encoder ranks as well as one whose "
     "dimensions mean nothing, and every match is explained by the concepts that both share.",
-    evidence=["embeddings.sesa.*"],
+    evidence=["reid.sesa.*"],
     works_means="On world people, a match is exactly the sum of what named attributes contribute; people are found "
     "within tolerance of a dense encoder of the same size and better than by attributes that were not trained for "
     "ranking; an attribute that is struck out changes the score as was said.",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     room="gallery",
     claim="Node embeddings as good as those of DeepWalk thousands of times faster, by a very sparse random projection "
     "of powers of the transition matrix, weighed by degree.",
-    evidence=["embeddings.fastrp.*"],
+    evidence=["reid.fastrp.*"],
     works_means="On a graph with planted communities and on a gallery's neighbor graph, communities and people are "
     "told as well as by DeepWalk in a hundredth of its processor time; the result equals the dense formula.",
     status="experimental",

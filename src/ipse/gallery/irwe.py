@@ -91,7 +91,7 @@ class WalkStatistics:
     room="gallery",
     claim="Attention over statistics of random walks gives every node of a graph an embedding of its role and one of "
     "its place, learned together, also for nodes and graphs that come later and without attributes.",
-    evidence=["embeddings.irwe.*"],
+    evidence=["reid.irwe.*"],
     works_means="On a graph with planted roles and communities, identity embeddings tell roles and position embeddings "
     "communities, each better than the other, also of nodes that were not there in training; a gallery's new pictures "
     "get embeddings without training.",

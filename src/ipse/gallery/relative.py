@@ -20,7 +20,7 @@ from ipse.gallery.rerank import prepared, unit
     room="gallery",
     claim="What an encoder says of a picture, told as its cosines to the same anchor pictures, is nearly the same for "
     "every encoder, so that parts of models trained apart fit together without training.",
-    evidence=["embeddings.relreps.*"],
+    evidence=["reid.relreps.*"],
     works_means="Search and verification between two encoders by shared anchors are far above direct cosine, which is "
     "chance, and codes are the same under any rotation: that is shown, for verification only with centered codes. They "
     "are near those of one encoder: with 120 anchors they are not. A generator that is trained on the codes of one "

@@ -24,7 +24,7 @@ EPSILON = 1e-7
     room="measure",
     claim="The effective rank of an encoder's features on unlabeled pictures tells which run of a method will do best, "
     "so that hyperparameters are chosen without labels.",
-    evidence=["embeddings.rankme.*"],
+    evidence=["reid.rankme.*"],
     works_means="Over at least eight encoders, Spearman's correlation of RankMe on unlabeled training pictures with "
     "mAP on Market-1501 val is positive and high, its interval above zero, and the encoder that RankMe picks among "
     "runs of one recipe is near the best.",
