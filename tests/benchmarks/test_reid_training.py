@@ -211,35 +211,24 @@ def test_rays_that_were_not_moved_are_not_turned():
     assert bench.turned(network) > 1
 
 
-def test_detectors_are_asked_for_what_both_halves_of_the_people_show():
-    def half(hair, hats, coats):
-        facts = np.array([json.dumps({"coat_color": coat} if coat else {}) for coat in coats], object)
-        nothing = dict.fromkeys((*bench.OTHERS, *bench.CLOTHES), np.array([None] * 3, object))
-        columns = {**nothing, "hair_color": np.array(hair, object), "hat": np.array(hats), "facts": facts}
-        return Chips(Path("nowhere"), Cut("whole", (16, 8)), "", columns, np.arange(3))
-
-    first = half(["brown", "green", "black"], [True, False, True], ["red", "blue", None])
-    second = half(["black", "brown", None], [False, True, True], ["red", "red", "green"])
-    assert bench.targets([first, second]) == {
+def test_detectors_are_asked_for_what_people_show():
+    facts = np.array([json.dumps({"coat_color": color} if color else {}) for color in ("red", "blue", None)], object)
+    nothing = dict.fromkeys((*bench.OTHERS, *bench.CLOTHES), np.array([None] * 3, object))
+    hair = np.array(["brown", None, "black"], object)
+    columns = {**nothing, "hair_color": hair, "hat": np.array([True, False, True]), "facts": facts}
+    assert bench.targets(Chips(Path("nowhere"), Cut("whole", (16, 8)), "", columns, np.arange(3))) == {
         "hair_color": {"column": "hair_color", "classes": ["black", "brown"]},
         "hat": {"column": "hat", "classes": ["no", "yes"]},
+        "coat_color": {"fact": "coat_color", "classes": ["blue", "red"]},
     }
 
 
-def test_people_are_told_by_one_detector_that_does_not_know_them(tmp_path, monkeypatch):
-    everyone, judged = people(count=4), people(count=2)
-    parts = {"half-0": everyone.column("person") % 2 == 0, "half-1": everyone.column("person") % 2 == 1}
-    monkeypatch.setattr(bench, "halves", lambda setting, of: [Path(name) for name in parts])
-    monkeypatch.setattr(bench, "pack", lambda folder, *_: everyone.choose(parts[str(folder)]).chips)
-    monkeypatch.setattr(bench, "targets", lambda packs: {"hat": {"column": "hat", "classes": ["no", "yes"]}})
-    monkeypatch.setattr(bench, "train", lambda *_, **__: None)
-    monkeypatch.setattr(
-        bench, "told_by", lambda weights, shown: {"hat": np.full((len(shown), 2), float(weights.stem[-1]))}
-    )
-    setting = bench.Setting(tmp_path, tmp_path, [0], 1.0, None, None, None)
-    training, judging = bench.described(setting, everyone, judged)
-    assert (training["hat"][parts["half-0"]] == 1).all() and (training["hat"][parts["half-1"]] == 0).all()
-    assert judging["hat"].shape == (len(judged.pictures), 2) and len(np.unique(judging["hat"])) == 1
+def test_nobody_is_told_by_a_network_that_knows_them(tmp_path, monkeypatch):
+    everyone = people(count=4)
+    monkeypatch.setattr(bench, "pack", lambda *_: everyone.chips)
+    setting = bench.Setting(tmp_path, tmp_path, [0], 1.0, None, None, None, tmp_path)
+    with pytest.raises(DataError, match="4 people"):
+        bench.knows_attributes(setting, "made-detector", 2, bench.SMALL)
 
 
 def test_every_figure_of_a_comparison_tells_how_it_was_made():
@@ -258,7 +247,7 @@ def test_pictures_of_nobody_are_alone():
 
 
 def test_a_finished_run_is_known_by_all_that_decided_it(tmp_path):
-    setting = bench.Setting(tmp_path, tmp_path, [0], 1.0, None, None, None)
+    setting = bench.Setting(tmp_path, tmp_path, [0], 1.0, None, None, None, None)
     frames, who = walks(people=6, cameras=1)
     plan = recipe(name="run", steps=2)
     first = setting.trained(ISR, plan, frames, 10)
@@ -382,4 +371,4 @@ def test_worlds_are_told_by_what_their_people_share_and_not_by_who_is_in_them():
 def test_people_for_judging_are_refused(tmp_path):
     person_file(tmp_path / "world", 900_000)
     with pytest.raises(DataError, match=r"900000.*for judging only"):
-        bench.Setting(tmp_path / "world", tmp_path, [0], 1.0, None, None, None).people("train")
+        bench.Setting(tmp_path / "world", tmp_path, [0], 1.0, None, None, None, None).people("train")
