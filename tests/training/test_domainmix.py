@@ -1,6 +1,7 @@
 """DomainMix: groups that can be relied on, domains that cannot be told, and a training on both."""
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -93,11 +94,12 @@ def test_balance_is_zero_where_nothing_can_be_told():
     assert float(balance(torch.tensor([[9.0, -9.0]]))) == pytest.approx(np.log(2), abs=1e-4)
 
 
-def learner(frames, **options):
+def learner(frames, groups=None, **options):
     world = np.repeat(np.arange(50, 62), 4)
     plan = Plan(every=4, least=3, adversary=0.3, **options)
     made = recipe(name="mix", steps=10, losses={"supcon": {}}, optimizer={"rate": 0.003, "warmup": 2})
-    return DomainMix(made, pictures(world), world, frames, lambda v, largest: linked(v, largest, k1=6, k2=2), plan)
+    near = partial(linked, k1=6, k2=2)
+    return DomainMix(made, pictures(world), world, frames, near, plan, groups)
 
 
 def test_real_people_are_grouped_and_a_stopped_run_goes_on(tmp_path):
@@ -127,6 +129,18 @@ def test_real_people_are_grouped_and_a_stopped_run_goes_on(tmp_path):
         learn(second, tmp_path / "cut")
     learn(learner(real), tmp_path / "cut")
     assert (tmp_path / "cut" / "mix.safetensors").read_bytes() == weights.read_bytes()
+
+
+def test_groups_that_are_given_are_learned_from_until_the_network_has_its_own():
+    real, who = walks(cameras=1)
+    given = np.where(who < 6, who, -1)
+    mix = learner(real, given)
+    mix.before(0, mix.network)
+    assert np.array_equal(mix.groups.numpy(), given) and torch.isnan(mix.threshold)
+    mix.before(4, mix.network)
+    assert not np.array_equal(mix.groups.numpy(), given) and not torch.isnan(mix.threshold)
+    with pytest.raises(TrainingError, match="groups of 47"):
+        learner(real, given[1:])
 
 
 def test_the_discriminator_learns_in_every_step_and_moves_no_features():

@@ -246,6 +246,9 @@ class DomainMix(Learner):
         Finds the distances that real pictures are grouped by.
     plan
         See `Plan`.
+    groups
+        (N,) groups of the real pictures to begin with, -1 for none, such as those of an earlier network: a fresh one
+        knows nobody. By default what the network itself says before the first step.
 
     Raises
     ------
@@ -262,9 +265,15 @@ class DomainMix(Learner):
         real: Frames,
         links: Links,
         plan: Plan | None = None,
+        groups: Labels | None = None,
     ) -> None:
         super().__init__(recipe)
+        if groups is not None and len(groups) != len(real):
+            raise TrainingError(
+                f"There are {len(real)} real pictures and groups of {len(groups)}.", "Give one of each."
+            )
         self.world, self.real, self.links, self.plan = world, real, links, plan or Plan()
+        self.known = groups
         self.of_real = round(self.plan.real * recipe.batch.people)
         self.of_world = recipe.batch.people - self.of_real
         if min(self.of_real, self.of_world) < 2:
@@ -297,18 +306,21 @@ class DomainMix(Learner):
         if step % self.plan.every == 0:
             vectors = self.embed(average, self.real.pictures)
             threshold = float(self.threshold)
-            found, threshold = reliable_clusters(
-                self.links(centered(vectors, self.real.camera), self.plan.eps + self.plan.gap),
-                self.plan,
-                None if math.isnan(threshold) else threshold,
-            )
+            if step == 0 and self.known is not None:
+                found = self.known
+            else:
+                found, threshold = reliable_clusters(
+                    self.links(centered(vectors, self.real.camera), self.plan.eps + self.plan.gap),
+                    self.plan,
+                    None if math.isnan(threshold) else threshold,
+                )
             count = int(found.max(initial=-1)) + 1
             _log.info(
                 "step %d: %d groups of %.1f %% of the real pictures, %.1f cameras in each, %.2f %% contradiction",
                 step, count, 100 * (found >= 0).mean(), cameras_of(found, self.real.camera).mean() if count else 0,
                 100 * contradiction(found, self.real),
             )  # fmt: skip
-            if math.isnan(float(self.threshold)) and count < self.of_real:
+            if step == 0 and count < self.of_real:
                 raise TrainingError(
                     f"The first clustering finds {count} groups of real pictures; a batch needs {self.of_real}.",
                     "Start with a network that knows people better, raise plan.eps, lower plan.core or plan.least, or "
