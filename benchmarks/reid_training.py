@@ -60,7 +60,7 @@ from ipse.faces.parts import LABELS
 from ipse.gallery.linking import linked
 from ipse.images import image_files, resize
 from ipse.measure import Evidence, Features, Retrieval, bootstrap_ci, compare, evaluate
-from ipse.measure.clustering import bcubed_f, pairwise_f
+from ipse.measure.clustering import bcubed, bcubed_f, pairwise_f
 from ipse.measure.verification import bootstrap_pairs, equal_error_rate, tar_at_far
 from ipse.training.cast import Rules, cast, clean
 from ipse.training.cion import Distillation, Noise, correlate
@@ -624,6 +624,24 @@ def tell(what: str, labels: Labels, frames: Frames, people: npt.NDArray[Any]) ->
     )
 
 
+def add_wrong_pairs(evidence: Evidence, name: str, labels: Labels, people: npt.NDArray[Any]) -> None:
+    """Add the share of the pairs of pictures in (N,) groups, -1 for none, that are of two people."""
+    counts = []
+    for group in range(int(labels.max(initial=-1)) + 1):
+        sizes = np.unique(people[labels == group], return_counts=True)[1]
+        counts.append((sizes.sum() * (sizes.sum() - 1), (sizes * (sizes - 1)).sum()))
+
+    def share(rows: npt.NDArray[np.int64]) -> float:
+        pairs, right = rows.sum(0)
+        return 100 * (1 - right / pairs)
+
+    evidence.add(
+        name, share(np.array(counts)), "%", n=len(counts), ci95=bootstrap_ci(counts, statistic=share),
+        note="of the pairs of pictures in one group after the rounds, by the labels of train, which nothing else "
+        "reads; n counts groups, over which the interval is",
+    )  # fmt: skip
+
+
 def followed(network: torch.nn.Module, frames: Frames, gap: int) -> Labels:
     """(N,) chains of frames by what a network says, -1 for pictures that are alone; see `tracklets`."""
     labels = tracklets(centered(embed(network, frames.pictures), frames.camera), frames.pairs(gap))
@@ -664,6 +682,7 @@ def measure_market(setting: Setting, evidence: Evidence) -> None:
         tell(f"groups after round {number + 1}", groups_by(network, frames, [chosen.eps])[chosen.eps], frames, truth)
     # A network as wide as the supervised one, from nothing: others of its size know nobody to begin with.
     chosen, groups = groups_for(network, frames, begun.parent)
+    add_wrong_pairs(evidence, "reid.market.wrong_pairs", groups, truth)
     widened = setting.recipe(
         "market-wide", 0, MARKET_MIX, license=TERMS, network=WIDE, losses=PAIRS,
         optimizer={"rate": 0.002, "warmup": 200, "last": 0.005, "decay": 0.0005}, ema=0.998,
@@ -1060,7 +1079,7 @@ def measure_cion(setting: Setting, evidence: Evidence) -> None:
     people, choose, judged = (setting.people(part, 64) for part in ("train", "choose", "judge"))
     zero: dict[str, list[Retrieval]] = {}
     tuned: dict[str, list[Retrieval]] = {}
-    agreement: dict[str, list[tuple[float, float]]] = {}
+    agreement: dict[str, list[npt.NDArray[np.float64]]] = {}
     for seed in setting.seeds:
         frames, tracks = tracked(people, seed)
         first = setting.recipe("cion-start", seed, CION_START)
@@ -1070,8 +1089,7 @@ def measure_cion(setting: Setting, evidence: Evidence) -> None:
         # One window over all videos: people come again anywhere.
         found = correlate(embed(start_network, people.pictures), tracks, frames.video, noise, len(tracks))
         for kind, labels in (("cion", found), ("tracks", tracks)):
-            told = bcubed_f(people.day, alone(labels))
-            agreement.setdefault(kind, []).append((told.precision, told.recall))
+            agreement.setdefault(kind, []).append(bcubed(people.day, alone(labels)))
         plan = {"start": str(begun), "batch": {"people": 16, "each": 2, "size": 64, "alone": "drop"}}
         learners: dict[str, tuple[type[Learner], tuple[Any, ...]]] = {
             "cion": (Distillation, (frames.pictures, found)),
@@ -1099,12 +1117,10 @@ def measure_cion(setting: Setting, evidence: Evidence) -> None:
         evidence, "reid.cion.tuned", "cion", tuned, f"{note}; then {FINE_STEPS} on the labels of other people"
     )
     for kind, told in agreement.items():
-        purity, completeness = 100 * np.mean(told, 0)
-        for figure, value in (("purity", purity), ("completeness", completeness)):
-            evidence.add(
-                f"reid.cion.{figure}_{kind}", value, "%", n=len(told),
-                note=f"B-cubed, of identities with people in one Look, after {CION_START} steps of ISR; n counts "
-                f"seeds; {tracking}",
+        for column, figure in enumerate(("purity", "completeness")):
+            add_mean(
+                evidence, f"reid.cion.{figure}_{kind}", [each[:, column] for each in told], people.column("person"),
+                note=f"B-cubed, of identities with people in one Look, after {CION_START} steps of ISR; {tracking}",
             )  # fmt: skip
 
 

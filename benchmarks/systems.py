@@ -42,7 +42,7 @@ from ipse.errors import DataError
 from ipse.gallery.cluster import cluster
 from ipse.gallery.codes import quantize, restored
 from ipse.images import resize
-from ipse.measure.clustering import bcubed_f
+from ipse.measure.clustering import bcubed, bcubed_f
 from ipse.measure.distances import Features
 from ipse.measure.evidence import Evidence, bootstrap_ci
 from ipse.measure.retrieval import Retrieval, evaluate
@@ -198,13 +198,6 @@ def verified(choose: tuple[Vectors, Vectors], judge: tuple[Vectors, Vectors], ch
     return np.concatenate([same <= threshold, others > threshold]).astype(float), people
 
 
-def bcubed_of_each(people: npt.NDArray[Any], groups: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """(N, 2) B-cubed precision and recall of each picture."""
-    alike, together = people[:, None] == people, groups[:, None] == groups
-    both = (alike & together).sum(1)
-    return np.stack([both / together.sum(1), both / alike.sum(1)], 1)
-
-
 def f_measure(rows: npt.NDArray[np.float64]) -> float:
     """F of (N, 2) precision and recall."""
     precision, recall = rows.mean(0)
@@ -309,7 +302,7 @@ def measure_clusters(
             }
             near = max(scores, key=scores.__getitem__)
             groups = cluster(vectors["judge"], near=near, metric="cosine")
-            rows.setdefault(kind, []).append(bcubed_of_each(people["judge"], groups))
+            rows.setdefault(kind, []).append(bcubed(people["judge"], groups))
     for kind, runs in rows.items():
         evidence.add(
             f"systems.facenet.bcubed_{kind}",

@@ -372,3 +372,11 @@ def test_people_for_judging_are_refused(tmp_path):
     person_file(tmp_path / "world", 900_000)
     with pytest.raises(DataError, match=r"900000.*for judging only"):
         bench.Setting(tmp_path / "world", tmp_path, [0], 1.0, None, None, None, None).people("train")
+
+
+def test_pairs_of_two_people_in_groups_are_counted():
+    evidence = bench.Evidence("reid")
+    labels, who = np.array([0, 0, 0, 1, 1, -1, 2, 2]), np.array([5, 5, 6, 7, 7, 7, 8, 9])
+    bench.add_wrong_pairs(evidence, "reid.market.wrong_pairs", labels, who)
+    (figure,) = evidence.figures
+    assert figure["value"] == pytest.approx(60) and figure["n"] == 3  # of 3 + 1 + 1 pairs, 2 + 0 + 1

@@ -40,17 +40,22 @@ def pairwise_f(people: npt.ArrayLike, groups: npt.ArrayLike) -> Agreement:
     return Agreement(right / together if together else 1.0, right / alike if alike else 1.0)
 
 
-def bcubed_f(people: npt.ArrayLike, groups: npt.ArrayLike) -> Agreement:
-    """For the mean picture, the share of its group that is of its person, and of its person that is in its group.
+def bcubed(people: npt.ArrayLike, groups: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """(N, 2): the share of each picture's group that is of its person, and of its person that is in its group.
 
     Bagga and Baldwin 1998; the picture itself counts.
     """
     table, of_person, of_group = _table(people, groups)
-    entries = table.tocoo()
-    squares, count = entries.data.astype(np.float64) ** 2, entries.data.sum()
-    return Agreement(
-        float((squares / of_group[entries.col]).sum() / count), float((squares / of_person[entries.row]).sum() / count)
-    )
+    _, rows = np.unique(np.asarray(people), return_inverse=True)
+    _, columns = np.unique(np.asarray(groups), return_inverse=True)
+    alike = np.asarray(table[rows, columns], np.float64).ravel()
+    return np.stack([alike / of_group[columns], alike / of_person[rows]], 1)
+
+
+def bcubed_f(people: npt.ArrayLike, groups: npt.ArrayLike) -> Agreement:
+    """The means of `bcubed` over all pictures."""
+    precision, recall = bcubed(people, groups).mean(0)
+    return Agreement(float(precision), float(recall))
 
 
 def v_measure(people: npt.ArrayLike, groups: npt.ArrayLike) -> Agreement:
