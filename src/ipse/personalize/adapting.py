@@ -144,6 +144,9 @@ class Options:
         See `ipse.diffusion.training.denoiser.DenoiserOptions`.
     likeness
         Weight of the loss on identity, 1 less the cosine of the face that a prediction stands for and the picture's.
+    maps
+        Weight, within that loss, of how far the encoder's feature maps of the two faces are apart: the mean squared
+        distance of its first stages (as in Zhang et al., 2018, without learned weights).
     seen
         Rows of a batch that it sees: decoding is dear.
     likeness_from, likeness_to
@@ -161,6 +164,7 @@ class Options:
     focus: float = 0.0
     features: float = 1.0
     likeness: float = 0.0
+    maps: float = 0.0
     seen: int = 2
     likeness_from: float = 0.0
     likeness_to: float = 0.5
@@ -373,7 +377,8 @@ class Adapting:
         return error + self.options.likeness * unlike, parts | {"unlike": unlike}
 
     def unlike(self, predicted: Tensor, batch: Batch) -> Tensor:
-        """1 less the cosine of the faces of predicted pictures and of these as they are, of rows with some noise.
+        """1 less the cosine of the faces of predicted pictures and of these as they are, of rows with some noise; and
+        how far their feature maps are apart, where the options weigh that.
 
         The own picture's face and not the reference's: that would be less like it in expression, too, and what words
         say of the face would count less.
@@ -384,8 +389,14 @@ class Adapting:
         rows = (batch.known & inside).nonzero()[: options.seen, 0]
         if not len(rows):
             return predicted.new_zeros(())
-        faces = self.likeness(self.guess(predicted, batch)[rows], batch.own["five"][rows])
-        return 1 - (faces * batch.own["vector"][rows]).sum(1).mean()
+        guess, five, vectors = self.guess(predicted, batch)[rows], batch.own["five"][rows], batch.own["vector"][rows]
+        if not options.maps:
+            return 1 - (self.likeness(guess, five) * vectors).sum(1).mean()
+        with torch.no_grad():
+            _, wanted = self.likeness.with_maps(batch.clean[rows], five)
+        faces, maps = self.likeness.with_maps(guess, five)
+        apart = [(one - other).square().sum(1).mean() for one, other in zip(maps, wanted, strict=True)]
+        return 1 - (faces * vectors).sum(1).mean() + options.maps * torch.stack(apart).mean()
 
     @cached_property
     def likeness(self) -> Likeness:

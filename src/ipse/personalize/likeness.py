@@ -10,6 +10,7 @@ from torch.nn import functional
 from ipse.diffusion import Base
 from ipse.diffusion.trajectory import to_pixels
 from ipse.encoders import Encoder
+from ipse.encoders.backbones.iresnet import IResNet
 from ipse.encoders.trained import TrainedEncoder
 from ipse.errors import TrainingError
 from ipse.faces.align import TEMPLATES, fit_similarity
@@ -73,6 +74,28 @@ class Likeness:
             (n, 5, 2) where the face is: points as shares of the sides of the picture.
         """
         return self.of((to_pixels(self._vae, latents) / 2 + 0.5).clamp(0, 1), five)
+
+    def with_maps(self, latents: Tensor, five: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The vectors, and (n, C, h, w) what the encoder's first three stages say, of length 1 at every place.
+
+        Raises
+        ------
+        TrainingError
+            If the encoder is no residual network with stages.
+        """
+        networks = [module for module in self._network.modules() if isinstance(module, IResNet)]
+        if not networks:
+            raise TrainingError("The encoder has no stages whose maps could be compared.", "Leave `maps` at 0.")
+        maps: list[Tensor] = []
+        hooks = [
+            stage.register_forward_hook(lambda _, __, out: maps.append(functional.normalize(out, dim=1)))
+            for stage in networks[0].stages[:3]
+        ]
+        try:
+            return self(latents, five), maps
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def of(self, pixels: Tensor, five: Tensor) -> Tensor:
         """(n, D) vectors of pictures (n, 3, H, W) of 0 to 1; see above."""

@@ -463,7 +463,11 @@ def system_of(recipe: AdapterRecipe, base: Base) -> type[Adapting]:
 
 
 def stage_of(
-    recipe: AdapterRecipe, base: Base, data: Sequence[str | Path], store: FeatureStore
+    recipe: AdapterRecipe,
+    base: Base,
+    data: Sequence[str | Path],
+    store: FeatureStore,
+    stage: type[AdapterStage] = AdapterStage,
 ) -> tuple[AdapterRecipe, Corpus, Callable[[StageRecipe, Corpus, torch.device], AdapterStage]]:
     """A recipe with all that decides it, what it is trained on, and what makes its stage of both.
 
@@ -473,6 +477,8 @@ def stage_of(
         As in `train_adapter`, which says what is raised.
     store
         Of `features_of`.
+    stage
+        What is trained: the adapter alone, or more beside it.
     """
     kind = system_of(recipe, base)
     corpus, reader = store.corpus, store.reader
@@ -524,7 +530,7 @@ def stage_of(
         method.options, method.critic = options_of(kind.options_kind, recipe), critic
         begin_with(method.network, begun)
         parts = parts_of(data, corpus) if method.options.features != 1 else None
-        return AdapterStage(recipe, corpus, device, base, method, store, look, parts)
+        return stage(recipe, corpus, device, base, method, store, look, parts)
 
     return recipe, corpus.choose(chosen), make
 
@@ -542,6 +548,7 @@ def train_adapter(
     on_pack: Callable[[int, int], None] = lambda done, total: None,
     on_look: Callable[[int, int], None] = lambda done, total: None,
     on_step: Callable[[Step], None] = lambda step: None,
+    stage: type[AdapterStage] = AdapterStage,
 ) -> dict[str, Any]:
     """Train the adapter of a recipe.
 
@@ -561,6 +568,8 @@ def train_adapter(
         As in `ipse.diffusion.training.stages.run`.
     on_look
         Called with pictures looked at for their faces, and their number.
+    stage
+        As in `stage_of`.
 
     Returns
     -------
@@ -575,5 +584,5 @@ def train_adapter(
         If data cannot be read or written, or show nobody twice.
     """
     store = features_of(recipe, base, data, cache, on_pack, on_look)
-    recipe, corpus, make = stage_of(recipe, base, data, store)
+    recipe, corpus, make = stage_of(recipe, base, data, store, stage)
     return train(make, recipe, corpus, out, resume=resume, minutes=minutes, end=end, on_step=on_step)

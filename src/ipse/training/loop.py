@@ -465,13 +465,22 @@ class _Feed:
         return pictures.permute(0, 3, 1, 2).float() / 255
 
 
-def optimizer_of(recipe: TrainRecipe, task: Task) -> torch.optim.Optimizer:
-    """The optimizer of a recipe over what is trained; matrices and filters decay, norms and biases do not."""
+def optimizer_of(
+    recipe: TrainRecipe, task: nn.Module, shares: Mapping[str, float] | None = None
+) -> torch.optim.Optimizer:
+    """The optimizer of a recipe over what is trained; matrices and filters decay, norms and biases do not.
+
+    Parameters with a name that begins as one of `shares` learn at that share of the rate. Groups tell it as ``share``.
+    """
     plan = recipe.optimizer
-    trained = [p for p in task.parameters() if p.requires_grad]
+    found: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in task.named_parameters():
+        if parameter.requires_grad:
+            share = next((share for start, share in (shares or {}).items() if name.startswith(start)), 1.0)
+            found.setdefault((share, parameter.ndim > 1), []).append(parameter)
     groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": plan.decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": parameters, "weight_decay": plan.decay if wide else 0.0, "share": share}
+        for (share, wide), parameters in sorted(found.items(), key=lambda item: item[0], reverse=True)
     ]
     if plan.kind == "sgd":
         return torch.optim.SGD(groups, lr=plan.rate, momentum=0.9)

@@ -24,6 +24,9 @@ from ipse.world.version import VERSION
 STAGES = ("joint", "text", "vae", "denoiser")
 DECODER = "decoder"
 """The stage that may follow: it makes the autoencoder's decoder sharper."""
+PEOPLE = "people"
+"""The stage that may follow the denoiser: its U-Net learns to follow who is to be shown; see `ipse.personalize.people`.
+"""
 JOINT_STAGE = "joint"
 """The stage that making pictures from words does not need."""
 
@@ -55,6 +58,7 @@ def load_stage(runs: str | Path, stage: str) -> nn.Module:
         "vae": AutoencoderKL,
         "decoder": AutoencoderKL,
         "denoiser": UNet2DConditionModel,
+        PEOPLE: UNet2DConditionModel,
     }
     folder = Path(runs) / stage / "weights"
     if not finished(runs, stage):
@@ -75,7 +79,8 @@ def assemble(
     Parameters
     ----------
     runs
-        The folder with the runs ``joint``, ``text``, ``vae`` and ``denoiser``, and ``decoder`` if that is wanted.
+        The folder with the runs ``joint``, ``text``, ``vae`` and ``denoiser``, and ``decoder`` and ``people`` if those
+        are wanted.
     out
         A new folder.
     name
@@ -97,8 +102,13 @@ def assemble(
         If the folder is there already, or cannot be written.
     """
     drawing = [stage for stage in STAGES if stage != JOINT_STAGE]
-    stages = [*(drawing if joint == "none" else STAGES), *(stage for stage in [DECODER] if finished(runs, stage))]
+    stages = [
+        *(drawing if joint == "none" else STAGES),
+        *(stage for stage in (DECODER, PEOPLE) if finished(runs, stage)),
+    ]
     text, vae, unet = (load_stage(runs, stage).eval() for stage in drawing)
+    if PEOPLE in stages:
+        unet = load_stage(runs, PEOPLE).eval()
     sharper = [load_stage(runs, stage).eval() for stage in stages if stage == DECODER]
     for other in sharper:
         if any(
@@ -193,8 +203,8 @@ def unpack(base: str | Path, runs: str | Path) -> list[str]:
     if not loaded.compares_texts:
         stages.pop(JOINT_STAGE, None)
     networks = {"text": pipeline.text_encoder, "vae": pipeline.vae, "denoiser": pipeline.unet}
-    # An autoencoder's decoder and a sharper one do not both stay in a base.
-    networks[DECODER] = pipeline.vae
+    # An autoencoder's decoder and a sharper one do not both stay in a base, nor do two U-Nets.
+    networks |= {DECODER: pipeline.vae, PEOPLE: pipeline.unet}
     if JOINT_STAGE in stages:
         networks[JOINT_STAGE] = loaded.joint()
     for stage in stages:

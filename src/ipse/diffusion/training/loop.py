@@ -15,6 +15,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -54,6 +55,9 @@ class Stage(ABC):
         Share of the steps that are done, from 0 to 1.
     trained_with
         Fingerprints of encoders that give a loss, which cannot judge what comes out.
+    shares
+        By the beginning of a parameter's name, the share of the recipe's rate at which it learns; others learn at all
+        of it.
     """
 
     name: ClassVar[str]
@@ -61,6 +65,7 @@ class Stage(ABC):
     sampler: Sampler
     progress: float = 0.0
     trained_with: tuple[str, ...] = ()
+    shares: Mapping[str, float] = MappingProxyType({})
 
     def __init__(self, recipe: StageRecipe, corpus: Corpus, device: torch.device) -> None:
         self.recipe, self.device = recipe, device
@@ -206,7 +211,7 @@ class _Run:
             self.stage = make(recipe, corpus, self.device)
         self.network = self.stage.network.to(self.device, memory_format=memory_format(self.device))
         self.average = AveragedModel(self.network, multi_avg_fn=averaging(recipe.ema))
-        self.optimizer = optimizer_of(recipe, self.network)
+        self.optimizer = optimizer_of(recipe, self.network, self.stage.shares)
         self.step, self.seconds, self.figures = 0, 0.0, {}
         # The step from which a run hurries to an early end, and that end.
         self.hurry: tuple[int, int] | None = None
@@ -243,7 +248,7 @@ class _Run:
         began, first = time.perf_counter(), True
         while self.step < self.steps:
             for group in self.optimizer.param_groups:
-                group["lr"] = self._rate(self.step)
+                group["lr"] = self._rate(self.step) * group["share"]
             loss, told = self._one_step()
             losses.append(loss)
             parts.append(told)
