@@ -12,7 +12,8 @@ market: no label at all but the world's: ISR on the frames of Market-1501 train,
 network by their groups; beside the supervised run that --market-run names. Figures read labels of val alone, when all
 is trained; those of train are read to print how many pairs are wrong, and nothing is trained or chosen by them.
 made: people in other Looks, by a transformer that is told masked attributes, all attributes, or none; attributes are
-told by a network that was trained on --others, by which the transformer begins as well.
+told by a network that was trained on other people, by which the transformer begins as well. All are of --others, who
+are well seen: in the pictures of --world a detector is wrong about what stays of somebody.
 cion: tracks of world people who come again in other videos, some pictures in the wrong track; identities correlated
 across videos, tracks alone, and ISR, all begun with the same network; before and after training on few labels.
 contour: sketches of people in other colors of the same clothes, by learned angles and even ones; colors; and both.
@@ -727,7 +728,7 @@ def measure_market(setting: Setting, evidence: Evidence) -> None:
 
 # -- MADE --------------------------------------------------------------------------------------------------------------
 
-MADE_STEPS, START_STEPS, DETECTOR_STEPS = 500, 1500, 2500
+MADE_STEPS, START_STEPS, DETECTOR_STEPS = 1000, 1500, 2500
 #: Share of the steps by whose end all that is told is told, whatever kind it is.
 FADING = 0.35
 #: Not the triplets of the paper, whose loss soon was the margin, all embeddings alike, and stayed so.
@@ -772,22 +773,36 @@ def told_by(weights: Path, pictures: Pictures) -> dict[str, Vectors]:
     return {name: torch.cat(each).numpy() for name, each in parts.items()}
 
 
-def knows_attributes(setting: Setting, name: str, steps: int, network: Mapping[str, Any]) -> Path:
-    """The weights of a network that learned to tell attributes of people whom no other network here sees."""
+def shares(setting: Setting) -> tuple[Path, People, People]:
+    """Of the people of `Setting.others`: a folder of two fifths, a half, and the tenth that is left, by their files."""
     if not setting.others:
-        raise DataError("The part made needs other people, to learn attributes from.", "Name them by --others.")
-    others = pack(setting.others, Cut("whole", BODY), setting.work / "packs")
-    if shared := set(others.column("person")) & set(setting.everyone.column("person")):
-        raise DataError(
-            f"{setting.others} has {len(shared)} people of {setting.world}, who would be told by a network that "
-            "knows them.",
-            "Render other people, such as those of recipes/base/bodies.yaml.",
-        )
+        raise DataError("The part made needs people who are well seen.", "Name them by --others.")
+    files = sorted(setting.others.glob("data/*.parquet"))
+    ends = [round(share * len(files)) for share in (0.0, 0.4, 0.9, 1.0)]
+    if len(set(ends)) < len(ends):
+        raise DataError(f"{setting.others} has {len(files)} files; 10 at least can be split.", "Render more people.")
+    folders = []
+    for name, first, last in zip(("attributes", "train", "judge"), ends, ends[1:], strict=False):
+        folder = setting.work / "data" / f"made-{name}"
+        (folder / "data").mkdir(parents=True, exist_ok=True)
+        for old in (folder / "data").iterdir():
+            old.unlink()
+        for path in files[first:last]:
+            (folder / "data" / path.name).symlink_to(path.resolve())
+        folders.append(folder)
+    packs = [pack(folder, Cut("whole", BODY), setting.work / "packs") for folder in folders]
+    learned, judged = (People(chips.images(np.arange(len(chips))), chips) for chips in packs[1:])
+    return folders[0], learned, judged
+
+
+def knows_attributes(setting: Setting, folder: Path, name: str, steps: int, network: Mapping[str, Any]) -> Path:
+    """The weights of a network that learned to tell attributes of the people in a folder."""
+    chips = pack(folder, Cut("whole", BODY), setting.work / "packs")
     recipe = setting.recipe(
-        name, 0, steps, network=network, task="attributes", data={"source": str(setting.others), "holdout": 0.0},
-        batch={"size": 64}, targets=targets(others),
+        name, 0, steps, network=network, task="attributes", data={"source": str(folder), "holdout": 0.0},
+        batch={"size": 64}, targets=targets(chips),
     )  # fmt: skip
-    out = setting.folder(recipe, digest(recipe.fingerprint, others.fingerprint))
+    out = setting.folder(recipe, digest(recipe.fingerprint, chips.fingerprint))
     if not (out / "record.json").exists():
         train(recipe, out, resume=(out / "checkpoint.pt").exists(), cache=setting.work / "packs")
     return out / f"{recipe.name}.safetensors"
@@ -795,8 +810,8 @@ def knows_attributes(setting: Setting, name: str, steps: int, network: Mapping[s
 
 def measure_made(setting: Setting, evidence: Evidence) -> None:
     """The same transformer told masked attributes, all attributes and nothing."""
-    people, judged = setting.people("train"), setting.people("judge")
-    detector = knows_attributes(setting, "made-detector", DETECTOR_STEPS, {**LARGE, "dim": 128})
+    others, people, judged = shares(setting)
+    detector = knows_attributes(setting, others, "made-detector", DETECTOR_STEPS, {**LARGE, "dim": 128})
     for_training, for_judging = (told_by(detector, part.pictures) for part in (people, judged))
     widths = {name: values.shape[1] for name, values in for_training.items()}
     changing = frozenset(name for name in widths if name in CLOTHES + COLORS)
@@ -807,7 +822,7 @@ def measure_made(setting: Setting, evidence: Evidence) -> None:
     }
     # In place of the weights that the published network begins with: fresh transformers learn next to nothing here.
     transformer = {**MADE_NETWORK, "description": sum(widths.values())}
-    start = knows_attributes(setting, "made-start", START_STEPS, transformer)
+    start = knows_attributes(setting, others, "made-start", START_STEPS, transformer)
     runs: dict[str, list[Retrieval]] = {}
     for seed in setting.seeds:
         for kind, description in kinds.items():
@@ -822,10 +837,12 @@ def measure_made(setting: Setting, evidence: Evidence) -> None:
             vectors = embed(network, judged.pictures, beside=description.vectors(for_judging))
             runs.setdefault(kind, []).append(judged.judge(vectors, "world-across-looks"))
     note = (
-        f"another Look, whose clothes are others; {len(widths)} attributes, {len(changing)} of them masked, told by a "
-        "network that was trained on other people; without: all masked, so that networks are equal; all three begin "
-        f"with one transformer that learned to tell attributes of these other people, {START_STEPS} steps; "
-        f"{MADE_STEPS} steps of 64 pictures, in the first {100 * FADING:.0f} % of which some are told nothing; "
+        "another Look, whose clothes are others, of people who are well seen; "
+        f"{len(np.unique(people.column('person')))} people to learn from; {len(widths)} attributes, {len(changing)} of "
+        "them masked, told by a network that was trained on other people; without: all masked, so that networks are "
+        "equal; all three begin with one transformer that learned to tell attributes of these other people, "
+        f"{START_STEPS} steps; {MADE_STEPS} steps of 64 pictures, in the first {100 * FADING:.0f} % of which some are "
+        "told nothing; "
         f"the detector and the beginning are of seed 0; training seeds {told_seeds(setting.seeds)}"
     )
     add_comparison(evidence, "reid.made", "made", runs, note, {"map": "mAP", "rank1": "rank-1"})

@@ -224,11 +224,26 @@ def test_detectors_are_asked_for_what_people_show():
 
 
 def test_nobody_is_told_by_a_network_that_knows_them(tmp_path, monkeypatch):
-    everyone = people(count=4)
-    monkeypatch.setattr(bench, "pack", lambda *_: everyone.chips)
-    setting = bench.Setting(tmp_path, tmp_path, [0], 1.0, None, None, None, tmp_path)
-    with pytest.raises(DataError, match="4 people"):
-        bench.knows_attributes(setting, "made-detector", 2, bench.SMALL)
+    (tmp_path / "others" / "data").mkdir(parents=True)
+    for number in range(20):
+        (tmp_path / "others" / "data" / f"people-{number:02}.parquet").touch()
+    everyone = people(count=20)
+
+    def packed(folder, *_):
+        files = {int(path.stem[-2:]) for path in (folder / "data").iterdir()}
+        return everyone.choose(np.isin(everyone.column("person"), list(files))).chips
+
+    monkeypatch.setattr(bench, "pack", packed)
+    monkeypatch.setattr(Chips, "images", lambda chips, rows: np.zeros((len(rows), 16, 8, 3), np.uint8))
+    setting = bench.Setting(tmp_path, tmp_path / "work", [0], 1.0, None, None, None, tmp_path / "others")
+    folder, learned, judged = bench.shares(setting)
+    told = set(packed(folder).column("person"))
+    assert [len(told), *(len(set(part.column("person"))) for part in (learned, judged))] == [8, 10, 2]
+    assert not told & set(learned.column("person")) and not set(judged.column("person")) & set(learned.column("person"))
+    for path in sorted((tmp_path / "others" / "data").iterdir())[4:]:
+        path.unlink()
+    with pytest.raises(DataError, match="4 files"):
+        bench.shares(setting)
 
 
 def test_every_figure_of_a_comparison_tells_how_it_was_made():
