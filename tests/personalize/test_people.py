@@ -1,5 +1,8 @@
 """The last stage of the base, which learns to follow who is to be shown."""
 
+import json
+from dataclasses import asdict
+
 import pytest
 
 pytest.importorskip("diffusers")
@@ -7,6 +10,7 @@ torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file  # noqa: E402
 
+from ipse.cli import main  # noqa: E402
 from ipse.diffusion import load_base  # noqa: E402
 from ipse.diffusion.training.assemble import assemble, unpack  # noqa: E402
 from ipse.personalize.people import PeopleStage  # noqa: E402
@@ -21,21 +25,24 @@ def test_the_network_learns_beside_an_adapter_that_is_not_kept(portraits, cache,
     unpack("world", runs)
     recipe = recipe_of("face-adapter", options={"likeness": 0.1, "maps": 1.0})
 
-    def run(folder, **given):
-        # A base of its own: the one that tests share stands still.
-        return train_adapter(recipe, load_base("world"), [portraits], folder, cache=cache, stage=PeopleStage, **given)
-
-    record = run(runs / "people")
+    # A base of its own: the one that tests share stands still.
+    record = train_adapter(recipe, load_base("world"), [portraits], runs / "people", cache=cache, stage=PeopleStage)
     assert FaceReader(load_base("world")).encoder.fingerprint in record["trained_with"]
     assert {"loss", "loss_nobody"} < record["figures"].keys()
     assert not list((runs / "people").glob("*.safetensors"))
     before, after = (load_file(runs / stage / WEIGHTS) for stage in ("denoiser", "people"))
     assert before.keys() == after.keys() and any(not torch.equal(before[key], after[key]) for key in before)
 
-    assert run(tmp_path / "cut", minutes=0.0) == {}
-    run(tmp_path / "cut", resume=True)
-    whole, cut = after, load_file(tmp_path / "cut" / WEIGHTS)
-    assert all(torch.equal(whole[key], cut[key]) for key in whole)
+    given = asdict(recipe)
+    (tmp_path / "people.yaml").write_text(json.dumps({"system": given.pop("stage"), **given}))
+    told = ["train", "base", "people", tmp_path / "people.yaml", "--base", "world", "--data", portraits]
+    told += ["--out", tmp_path / "cut", "--cache", cache]
+    for more in (["--minutes", 0], ["--resume"]):
+        with pytest.raises(SystemExit) as end:
+            main([str(word) for word in (*told, *more)])
+        assert not end.value.code
+    cut = load_file(tmp_path / "cut" / "people" / WEIGHTS)
+    assert all(torch.equal(after[key], cut[key]) for key in after)
 
     assemble(runs, tmp_path / "base", joint="none")
     base = load_base(tmp_path / "base")

@@ -111,52 +111,6 @@ For example:
 
 
 @base.command()
-def people(
-    recipe: Recipe,
-    data: Data,
-    which: Annotated[
-        str, typer.Option("--base", help="`world`, or the folder that `assemble` made of the other stages.")
-    ],
-    out: Runs = RUNS,
-    resume: Resume = False,
-    steps: Steps = None,
-    minutes: Minutes = None,
-    end: End = None,
-    cache: Cache = None,
-) -> None:
-    """Train the U-Net of an assembled base on, to follow an adapter that tells whom to show; the adapter is not kept.
-
-    Assemble the stages again afterwards: the U-Net of this one then takes the place of the denoiser's.
-
-    For example:
-
-    - `ipse train base people recipes/base/people.yaml --base world-base --data faces`, then
-      `ipse train base assemble world-base-people`
-    """
-    with needs("train,generate"):
-        from ipse.diffusion import load_base
-        from ipse.personalize.people import PeopleStage
-        from ipse.personalize.training import AdapterRecipe, train_adapter
-        from ipse.training.loop import with_steps
-    with progress("people") as (on_pack, on_step):
-        record = train_adapter(
-            with_steps(AdapterRecipe.load(recipe), steps),
-            load_base(which),
-            data,
-            out / "people",
-            resume=resume,
-            minutes=minutes,
-            end=end,
-            cache=cache,
-            on_pack=on_pack,
-            on_look=on_pack,
-            on_step=on_step,
-            stage=PeopleStage,
-        )
-    tell(record, out / "people" / "weights")
-
-
-@base.command()
 def assemble(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new one.", show_default=False)],
     runs: Runs = RUNS,
