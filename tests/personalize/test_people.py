@@ -15,7 +15,7 @@ from ipse.diffusion import load_base  # noqa: E402
 from ipse.diffusion.training.assemble import assemble, unpack  # noqa: E402
 from ipse.personalize.people import PeopleStage  # noqa: E402
 from ipse.personalize.references import FaceReader  # noqa: E402
-from ipse.personalize.training import train_adapter  # noqa: E402
+from ipse.personalize.training import AdapterRecipe, train_adapter  # noqa: E402
 
 WEIGHTS = "weights/diffusion_pytorch_model.safetensors"
 
@@ -49,3 +49,8 @@ def test_the_network_learns_beside_an_adapter_that_is_not_kept(portraits, cache,
     assert all(torch.equal(value, after[key].half().float()) for key, value in base.pipeline.unet.state_dict().items())
     assert base.fingerprint != load_base("world").fingerprint
     assert unpack(tmp_path / "base", tmp_path / "again") == ["text", "vae", "denoiser", "people"]
+
+
+def test_the_recipe_is_one_of_an_adapter(pytestconfig):
+    recipe = AdapterRecipe.load(pytestconfig.rootpath / "recipes" / "base" / "people.yaml")
+    assert recipe.stage == "face-adapter" and recipe.options["likeness"] and recipe.options["drop_person"]
