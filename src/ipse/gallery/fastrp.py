@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     evidence=["reid.fastrp.*"],
     works_means="On a graph with planted communities and on a gallery's neighbor graph, communities and people are "
     "told as well as by DeepWalk in a hundredth of its processor time; the result equals the dense formula.",
-    status="experimental",
 )
 def fastrp(
     graph: Any,

@@ -95,7 +95,6 @@ class WalkStatistics:
     works_means="On a graph with planted roles and communities, identity embeddings tell roles and position embeddings "
     "communities, each better than the other, also of nodes that were not there in training; a gallery's new pictures "
     "get embeddings without training.",
-    status="experimental",
 )
 class Irwe:
     """Inductive random walk embedding, after the abstract of Qin and Yeung (2024); the equations are ours.

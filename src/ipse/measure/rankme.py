@@ -27,7 +27,8 @@ EPSILON = 1e-7
     evidence=["reid.rankme.*"],
     works_means="Over at least eight encoders, Spearman's correlation of RankMe on unlabeled training pictures with "
     "mAP on Market-1501 val is positive and high, its interval above zero, and the encoder that RankMe picks among "
-    "runs of one recipe is near the best.",
+    "runs of one recipe is near the best. Shown, if not by much, for runs that learn without labels; of runs with "
+    "labels, and of unlike encoders, it tells nothing.",
     status="experimental",
 )
 def rankme(features: Any, epsilon: float = EPSILON) -> float:
