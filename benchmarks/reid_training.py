@@ -728,13 +728,13 @@ def measure_market(setting: Setting, evidence: Evidence) -> None:
 
 # -- MADE --------------------------------------------------------------------------------------------------------------
 
-MADE_STEPS, START_STEPS, DETECTOR_STEPS = 1000, 1500, 2500
+MADE_STEPS, START_STEPS, DETECTOR_STEPS = 600, 1500, 2500
 #: Share of the steps by whose end all that is told is told, whatever kind it is.
 FADING = 0.35
 #: Not the triplets of the paper, whose loss soon was the margin, all embeddings alike, and stayed so.
 CONTRAST = {"softmax": {}, "supcon": {"temperature": 0.1}}
 MADE_NETWORK = {
-    "backbone": "made", "width": 192, "heads": 3, "depths": [2, 2, 2], "size": list(BODY), "patch": 16, "stride": 16,
+    "backbone": "made", "width": 256, "heads": 4, "depths": [2, 2, 2], "size": list(BODY), "patch": 16, "stride": 16,
 }  # fmt: skip
 #: What a detector tells, by column or fact; numbers with their ranges.
 CLOTHES = ("top", "bottom", "outer", "dress", "bag", "hat", "scarf", "mask")
@@ -795,13 +795,9 @@ def shares(setting: Setting) -> tuple[Path, People, People]:
     return folders[0], learned, judged
 
 
-def knows_attributes(setting: Setting, folder: Path, name: str, steps: int, network: Mapping[str, Any]) -> Path:
-    """The weights of a network that learned to tell attributes of the people in a folder."""
+def first_taught(setting: Setting, folder: Path, recipe: TrainRecipe) -> Path:
+    """The weights of a network that was trained on the people in a folder."""
     chips = pack(folder, Cut("whole", BODY), setting.work / "packs")
-    recipe = setting.recipe(
-        name, 0, steps, network=network, task="attributes", data={"source": str(folder), "holdout": 0.0},
-        batch={"size": 64}, targets=targets(chips),
-    )  # fmt: skip
     out = setting.folder(recipe, digest(recipe.fingerprint, chips.fingerprint))
     if not (out / "record.json").exists():
         train(recipe, out, resume=(out / "checkpoint.pt").exists(), cache=setting.work / "packs")
@@ -811,7 +807,12 @@ def knows_attributes(setting: Setting, folder: Path, name: str, steps: int, netw
 def measure_made(setting: Setting, evidence: Evidence) -> None:
     """The same transformer told masked attributes, all attributes and nothing."""
     others, people, judged = shares(setting)
-    detector = knows_attributes(setting, others, "made-detector", DETECTOR_STEPS, {**LARGE, "dim": 128})
+    data = {"source": str(others), "holdout": 0.0}
+    known = targets(pack(others, Cut("whole", BODY), setting.work / "packs"))
+    detector = first_taught(setting, others, setting.recipe(
+        "made-detector", 0, DETECTOR_STEPS, network={**LARGE, "dim": 128}, task="attributes", data=data,
+        batch={"size": 64}, targets=known,
+    ))  # fmt: skip
     for_training, for_judging = (told_by(detector, part.pictures) for part in (people, judged))
     widths = {name: values.shape[1] for name, values in for_training.items()}
     changing = frozenset(name for name in widths if name in CLOTHES + COLORS)
@@ -822,7 +823,10 @@ def measure_made(setting: Setting, evidence: Evidence) -> None:
     }
     # In place of the weights that the published network begins with: fresh transformers learn next to nothing here.
     transformer = {**MADE_NETWORK, "description": sum(widths.values())}
-    start = knows_attributes(setting, others, "made-start", START_STEPS, transformer)
+    start = first_taught(setting, others, setting.recipe(
+        "made-start", 0, START_STEPS, network=transformer, data=data, losses={"distilled": {}}, earlier="body-world",
+        optimizer={"rate": 0.001, "warmup": 100, "decay": 0.05},
+    ))  # fmt: skip
     runs: dict[str, list[Retrieval]] = {}
     for seed in setting.seeds:
         for kind, description in kinds.items():
@@ -840,9 +844,9 @@ def measure_made(setting: Setting, evidence: Evidence) -> None:
         "another Look, whose clothes are others, of people who are well seen; "
         f"{len(np.unique(people.column('person')))} people to learn from; {len(widths)} attributes, {len(changing)} of "
         "them masked, told by a network that was trained on other people; without: all masked, so that networks are "
-        "equal; all three begin with one transformer that learned to tell attributes of these other people, "
-        f"{START_STEPS} steps; {MADE_STEPS} steps of 64 pictures, in the first {100 * FADING:.0f} % of which some are "
-        "told nothing; "
+        "equal; all three begin with one transformer that learned to embed these other people as body-world does, "
+        f"which knows none of them, {START_STEPS} steps; {MADE_STEPS} steps of 64 pictures, in the first "
+        f"{100 * FADING:.0f} % of which some are told nothing; "
         f"the detector and the beginning are of seed 0; training seeds {told_seeds(setting.seeds)}"
     )
     add_comparison(evidence, "reid.made", "made", runs, note, {"map": "mAP", "rank1": "rank-1"})
