@@ -67,9 +67,9 @@ RECIPES = Path(__file__).parents[1] / "recipes" / "adapters"
 
 # -- what is trained and shown -----------------------------------------------------------------------------------------
 
-STEPS = 1500
+STEPS = 1000
 """Of every training, so that all are held against each other at equal steps; batches are those of the recipes."""
-OTHER_STEPS = {"id-aligner": 500}
+OTHER_STEPS = {"id-aligner": 300}
 """Of systems that begin with a finished adapter."""
 SEEDS = 3
 """Trainings of the face adapter and of the best systems."""
